@@ -1,0 +1,1 @@
+"""The node agent: daemon, local API, launchers, runners, command line."""

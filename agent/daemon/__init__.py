@@ -1,0 +1,1 @@
+"""The node agent's process: what ``pyrdma-agent serve`` runs. No torch, numpy or UCX in here."""

@@ -1,0 +1,121 @@
+"""The models that this node knows: names bound to images, and what of them lies in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.daemon.cache_keeper import CacheKeeper
+from agent.daemon.parts import Launcher
+from agent.daemon.transfers import Transfers
+from agent.errors import UnknownModelError
+from agent.local.views import ModelView, NoteView, PublishedView, PublishEvent
+from agent.resolve import ModelRef, check_name
+from agent.state import NameRecord, Store
+from pyrdma.errors import ImageFormatError
+from pyrdma.image import scan_folder
+from pyrdma.image.manifest import ImageId, Manifest
+
+
+class Catalogue:
+    """Names, manifests and replicas of one node, seen together."""
+
+    def __init__(self, store: Store, keeper: CacheKeeper, launcher: Launcher, transfers: Transfers) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._launcher = launcher
+        self._transfers = transfers
+
+    async def publish(self, folder: Path, name: str, emit: Callable[[PublishEvent], None]) -> PublishedView:
+        """Bind a name to the image that a folder's files are, and hold it in memory.
+
+        Raises:
+            ImageFormatError, UnsupportedModelError, BudgetError: the folder cannot be published.
+        """
+        check_name(name)
+        if not folder.is_absolute() or not folder.is_dir():
+            raise ImageFormatError(f"{folder} is no folder.", fix="name the folder that holds config.json")
+        begun = time.monotonic()
+        # The cheap check first: a folder that is no model needs no torch to be refused.
+        scan = await asyncio.to_thread(scan_folder, folder)
+        if scan.skipped:
+            emit(NoteView(f"not part of the image: {', '.join(scan.skipped)}"))
+        note = await self._launcher.check(folder)
+        if note:
+            emit(NoteView(note))
+        with self._transfers.record(name, "", "publish", emit) as on_progress:
+            manifest = await self._keeper.cache.publish(folder, on_progress)
+        record = NameRecord(name, manifest.image_id, str(folder), time.time())
+        before = await self._store.bind_name(record, manifest)
+        return PublishedView(
+            name=name,
+            image_id=manifest.image_id.hex(),
+            total_bytes=manifest.layout.total_bytes,
+            pieces=manifest.layout.piece_count,
+            tensors=len(manifest.layout.tensors),
+            skipped=scan.skipped,
+            replaced=before.hex() if before not in (None, manifest.image_id) else None,
+            seconds=time.monotonic() - begun,
+        )
+
+    async def models(self) -> tuple[ModelView, ...]:
+        """Return every name with what is in memory of it."""
+        replicas = {replica.image_id: replica for replica in await self._keeper.replicas()}
+        views = []
+        for record in await self._store.names():
+            manifest = await self.manifest_of(record.image_id)
+            replica = replicas.get(record.image_id)
+            views.append(
+                ModelView(
+                    name=record.name,
+                    image_id=record.image_id.hex(),
+                    total_bytes=manifest.layout.total_bytes,
+                    folder=record.folder,
+                    published_at=record.bound_at if record.folder else None,
+                    pieces=manifest.layout.piece_count,
+                    verified_pieces=replica.verified_pieces if replica else 0,
+                    attached=replica.attached if replica else 0,
+                    origin="published" if record.folder else "pulled",
+                )
+            )
+        return tuple(views)
+
+    async def bound(self, ref: ModelRef) -> ImageId | None:
+        """Return the image that the reference's name stands for here, or the one that it names if we know it."""
+        if ref.image_id is not None:
+            return ref.image_id if await self._store.manifest(ref.image_id) is not None else None
+        record = await self._store.name(ref.name)
+        return record.image_id if record else None
+
+    async def remember_pulled(self, name: str, manifest: Manifest) -> None:
+        """Bind the name to an image that came from peers, unless the name is bound already."""
+        if await self._store.name(name) is None:
+            await self._store.bind_name(NameRecord(name, manifest.image_id, "", time.time()), manifest)
+
+    async def folders_of(self, image_id: ImageId) -> list[Path]:
+        """Return the folders that the image was published from."""
+        return [Path(record.folder) for record in await self._store.names_of(image_id) if record.folder]
+
+    async def in_memory(self, image_id: ImageId) -> bool:
+        """Say whether the whole image is in memory here."""
+        return any(
+            replica.image_id == image_id and replica.verified_pieces == replica.pieces
+            for replica in await self._keeper.replicas()
+        )
+
+    async def known_manifest(self, image_id: ImageId) -> Manifest | None:
+        """Return the image's manifest if this node has it."""
+        return await self._store.manifest(image_id)
+
+    async def manifest_of(self, image_id: ImageId) -> Manifest:
+        """Return the image's manifest.
+
+        Raises:
+            UnknownModelError: this node does not know the image.
+        """
+        manifest = await self._store.manifest(image_id)
+        if manifest is None:
+            raise UnknownModelError(f"this node does not know the image {image_id.short()}.")
+        return manifest

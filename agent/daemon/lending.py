@@ -1,0 +1,73 @@
+"""What this node lets its peers read: whole images in memory, for as long as the peer's call lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from agent.daemon.cache_keeper import CacheKeeper
+from agent.daemon.catalogue import Catalogue
+from agent.errors import BusyError, UnknownModelError
+from agent.limits import MAX_OPEN_SOURCES
+from agent.resolve import ModelRef
+from pyrdma.cache.client import SourceGrant
+from pyrdma.errors import Error
+from pyrdma.image.manifest import ImageId, Manifest
+
+_log = logging.getLogger(__name__)
+
+
+class Lending:
+    """This node as its peers see it."""
+
+    def __init__(self, name: str, catalogue: Catalogue, keeper: CacheKeeper) -> None:
+        self.name = name
+        self._catalogue = catalogue
+        self._keeper = keeper
+        self._open = 0
+
+    async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
+        """Return the whole image in memory that is asked for by name or id, and its size in bytes.
+
+        What this node would have to read from disk or a peer first is not offered.
+        """
+        wanted = image_id
+        if ref is not None:
+            bound = await self._catalogue.bound(ModelRef(ref.name, None))
+            if bound is None or (image_id is not None and bound != image_id):
+                return None
+            wanted = bound
+        if wanted is None or not await self._catalogue.in_memory(wanted):
+            return None
+        manifest = await self._catalogue.known_manifest(wanted)
+        return None if manifest is None else (wanted, manifest.layout.total_bytes)
+
+    async def manifest_of(self, image_id: ImageId) -> Manifest:
+        """Return a known image's manifest. Raises UnknownModelError."""
+        return await self._catalogue.manifest_of(image_id)
+
+    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncIterator[SourceGrant]:
+        """Yield one grant; the source closes when the iterator does.
+
+        Raises:
+            UnknownModelError: the image is not whole in memory here.
+            BusyError: too many sources are open.
+        """
+        if not await self._catalogue.in_memory(image_id):
+            raise UnknownModelError(f"the image {image_id.short()} is not whole in this node's memory.")
+        if self._open >= MAX_OPEN_SOURCES:
+            raise BusyError(
+                f"this node serves {MAX_OPEN_SOURCES} pulls already.", fix="try again when one has ended"
+            )
+        self._open += 1
+        try:
+            cache = self._keeper.cache
+            grant = await cache.open_source(image_id, peer_address)
+            try:
+                yield grant
+            finally:
+                with contextlib.suppress(Error):  # a cache that died has closed it already
+                    await cache.close_source(grant.session)
+        finally:
+            self._open -= 1

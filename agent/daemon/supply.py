@@ -1,0 +1,176 @@
+"""Makes an image resident: from memory, else from its folder, else from every peer that holds it.
+
+Rules: two starts of one image wait for one supply; whatever the way, the image's id decides what is accepted; a
+folder that changed since its publication counts as not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from agent.daemon.cache_keeper import CacheKeeper
+from agent.daemon.catalogue import Catalogue
+from agent.daemon.parts import Peer
+from agent.daemon.transfers import Transfers, source_view
+from agent.errors import PeerNodeError, UnknownModelError
+from agent.limits import MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
+from agent.local.views import NoteView, ProgressView, SourceView
+from agent.resolve import ModelRef, Offer, choose
+from pyrdma.cache.client import PullSource
+from pyrdma.errors import Error, LocalError, NoSourceError
+from pyrdma.image.manifest import ImageId, Manifest
+
+_log = logging.getLogger(__name__)
+Emit = Callable[[NoteView | ProgressView], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Supplied:
+    """How an image came into memory; ``lane`` is ``resident`` when nothing moved."""
+
+    lane: str
+    bytes: int = 0
+    pull_s: float = 0.0
+    verify_s: float = 0.0
+    sources: tuple[SourceView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image that a reference stands for, and the peers that have it."""
+
+    image_id: ImageId
+    peers: tuple[Peer, ...]
+
+
+class Supply:
+    """The ways by which images come into this node's memory."""
+
+    def __init__(
+        self, catalogue: Catalogue, keeper: CacheKeeper, transfers: Transfers, peers: Sequence[Peer]
+    ) -> None:
+        self._catalogue = catalogue
+        self._keeper = keeper
+        self._transfers = transfers
+        self._peers = peers
+        self._locks: WeakValueDictionary[ImageId, asyncio.Lock] = WeakValueDictionary()
+
+    async def resolve(self, ref: ModelRef) -> Found:
+        """Return what the reference stands for; peers are asked only when this node does not know it.
+
+        Raises:
+            UnknownModelError, AmbiguousModelError: see ``agent.resolve``.
+        """
+        local = await self._catalogue.bound(ref)
+        if local is not None:
+            return Found(local, ())
+        offers, unreachable = await self._ask(ref)
+        image_id = choose(ref, None, [offer for _, offer in offers], unreachable=unreachable)
+        return Found(image_id, tuple(peer for peer, offer in offers if offer.image_id == image_id))
+
+    async def provide(self, name: str, found: Found, emit: Emit) -> Supplied:
+        """Bring the image into memory, whole and verified.
+
+        Raises:
+            NoSourceError, UnknownModelError, BudgetError: no way is left.
+        """
+        lock = self._locks.setdefault(found.image_id, asyncio.Lock())
+        async with lock:
+            if await self._catalogue.in_memory(found.image_id):
+                return Supplied("resident")
+            for folder in await self._catalogue.folders_of(found.image_id):
+                supplied = await self._from_folder(name, found.image_id, str(folder), emit)
+                if supplied is not None:
+                    return supplied
+            return await self._from_peers(name, found, emit)
+
+    async def _from_folder(self, name: str, image_id: ImageId, folder: str, emit: Emit) -> Supplied | None:
+        from pathlib import Path
+
+        begun = time.monotonic()
+        try:
+            with self._transfers.record(name, image_id.hex(), "publish", emit) as on_progress:
+                manifest = await self._keeper.cache.publish(Path(folder), on_progress)
+        except LocalError:
+            raise
+        except Error as error:
+            emit(NoteView(f"the folder {folder} cannot be read again: {error.message}"))
+            return None
+        if manifest.image_id == image_id:
+            total = manifest.layout.total_bytes
+            return Supplied("disk", total, time.monotonic() - begun)
+        emit(NoteView(f"the folder {folder} has changed since {name} was published; it is not used"))
+        await self._keeper.cache.drop(manifest.image_id)
+        return None
+
+    async def _from_peers(self, name: str, found: Found, emit: Emit) -> Supplied:
+        peers = found.peers
+        if not peers:
+            offers, unreachable = await self._ask(ModelRef("", found.image_id))
+            peers = tuple(peer for peer, _ in offers)
+            if not peers:
+                silent = f" Not reachable: {', '.join(unreachable)}." if unreachable else ""
+                raise UnknownModelError(
+                    f"the image of {name} is neither in memory, nor in its folder, nor at a peer.{silent}",
+                    fix="publish it again with: pyrdma-agent publish FOLDER --name NAME",
+                )
+        manifest = await self._manifest(found.image_id, peers)
+        limit_s = SOURCE_SLACK_S + manifest.layout.total_bytes / MIN_PULL_BYTES_PER_S
+        address = await self._keeper.cache.lane_address()
+        begun = time.monotonic()
+        async with AsyncExitStack() as open_sources:
+            sources = []
+            refusals = []
+            for peer in peers:
+                try:
+                    grant = await open_sources.enter_async_context(
+                        peer.open_source(found.image_id, address, limit_s)
+                    )
+                    sources.append(PullSource(name=peer.address, grant=grant))
+                except PeerNodeError as error:
+                    refusals.append(error.message)
+                    emit(NoteView(error.message))
+            if not sources:
+                raise NoSourceError(f"no peer lends {name}: {' '.join(refusals)}", fix="try again later")
+            with self._transfers.record(name, found.image_id.hex(), "pull", emit) as on_progress:
+                report = await self._keeper.cache.pull(manifest, sources, on_progress)
+        _log.info("pulled %s over %s: %d bytes in %.2f s", name, report.lane, report.bytes, report.seconds)
+        await self._catalogue.remember_pulled(name, manifest)
+        return Supplied(
+            lane=report.lane,
+            bytes=report.bytes,
+            pull_s=time.monotonic() - begun,
+            verify_s=report.verify_s,
+            sources=tuple(map(source_view, report.sources)),
+        )
+
+    async def _manifest(self, image_id: ImageId, peers: Sequence[Peer]) -> Manifest:
+        known = await self._catalogue.known_manifest(image_id)
+        if known is not None:
+            return known
+        faults = []
+        for peer in peers:
+            try:
+                return await peer.manifest(image_id)
+            except Error as error:
+                faults.append(error.message)
+        raise NoSourceError(f"no peer gave the manifest: {' '.join(faults)}", fix="try again later")
+
+    async def _ask(self, ref: ModelRef) -> tuple[list[tuple[Peer, Offer]], list[str]]:
+        answers = await asyncio.gather(*(peer.find(ref) for peer in self._peers), return_exceptions=True)
+        offers, unreachable = [], []
+        for peer, answer in zip(self._peers, answers, strict=True):
+            if isinstance(answer, Offer):
+                offers.append((peer, answer))
+            elif isinstance(answer, Error):
+                unreachable.append(peer.address)
+                _log.warning("%s", answer.message)
+            elif answer is not None:
+                raise answer
+        return offers, unreachable

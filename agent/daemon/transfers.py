@@ -1,0 +1,78 @@
+"""The publications and pulls since the agent started: running ones and the last finished ones, in memory."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from agent.limits import MAX_TRANSFERS_KEPT
+from agent.local.views import ProgressView, SourceView, TransferView
+from pyrdma.cache.client import Progress, SourceProgress
+from pyrdma.errors import Error
+
+Emit = Callable[[ProgressView], None]
+
+
+def source_view(source: SourceProgress) -> SourceView:
+    """Return a source as the local API shows it."""
+    return SourceView(source.name, source.lane, source.bytes, source.state, source.reason)
+
+
+def progress_view(progress: Progress) -> ProgressView:
+    """Return progress as the local API shows it."""
+    return ProgressView(
+        progress.done_bytes, progress.total_bytes, progress.lane, tuple(map(source_view, progress.sources))
+    )
+
+
+class Transfers:
+    """The list behind ``pyrdma-agent transfers``."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[TransferView, float]] = {}
+        self._finished: deque[TransferView] = deque(maxlen=MAX_TRANSFERS_KEPT)
+
+    def list(self) -> tuple[TransferView, ...]:
+        """Return running transfers, then finished ones, newest first."""
+        now = time.monotonic()
+        running = [replace(view, seconds=now - begun) for view, begun in self._running.values()]
+        return (*reversed(running), *reversed(self._finished))
+
+    @contextmanager
+    def record(self, model: str, image_id: str, kind: str, emit: Emit) -> Iterator[Callable[[Progress], None]]:
+        """Keep a transfer in the list while the body runs; yields what takes its progress."""
+        key = secrets.token_hex(4)
+        begun = time.monotonic()
+        view = TransferView(
+            id=key,
+            model=model,
+            image_id=image_id,
+            kind=kind,
+            state="running",
+            progress=ProgressView(0, 0, ""),
+            started_at=time.time(),
+            seconds=0.0,
+            reason="",
+        )
+        self._running[key] = view, begun
+
+        def on_progress(progress: Progress) -> None:
+            shown = progress_view(progress)
+            self._running[key] = replace(self._running[key][0], progress=shown), begun
+            emit(shown)
+
+        state, reason = "failed", "called off"
+        try:
+            yield on_progress
+            state, reason = "done", ""
+        except Error as error:
+            reason = error.message
+            raise
+        finally:
+            last, _ = self._running.pop(key)
+            seconds = time.monotonic() - begun
+            self._finished.append(replace(last, state=state, reason=reason, seconds=seconds))

@@ -1,0 +1,84 @@
+"""The one table from errors to gRPC status and exit code, and the way back from a code.
+
+Rules: every class of pyrdma's and the agent's trees has a row of its own (a test holds that), codes are
+unique, no row maps a failure to exit code 0. The gRPC status is a name, so that the command line reads the
+table without importing grpc. A status is for strangers' tools; our own client re-raises by code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from agent import errors as agent_errors
+from pyrdma import errors as library_errors
+from pyrdma.errors import Error
+
+
+class ExitCode(IntEnum):
+    """What the command line returns; stable, documented in its help."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    DENIED = 4
+    TIMEOUT = 5
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One error's face outside."""
+
+    status: str
+    exit_code: ExitCode
+    side: str
+
+
+TABLE: Final[Mapping[type[Error], Row]] = {
+    library_errors.Error: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    library_errors.InputError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
+    library_errors.ImageFormatError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
+    library_errors.ManifestError: Row("DATA_LOSS", ExitCode.FAILED, "the other side"),
+    library_errors.BindingError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "your input"),
+    library_errors.LocalError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    library_errors.BudgetError: Row("RESOURCE_EXHAUSTED", ExitCode.FAILED, "this node"),
+    library_errors.LaneError: Row("UNAVAILABLE", ExitCode.FAILED, "this node"),
+    library_errors.ChannelError: Row("UNAVAILABLE", ExitCode.FAILED, "this node"),
+    library_errors.PeerError: Row("UNAVAILABLE", ExitCode.FAILED, "the other side"),
+    library_errors.SourceError: Row("UNAVAILABLE", ExitCode.FAILED, "the other side"),
+    library_errors.NoSourceError: Row("UNAVAILABLE", ExitCode.FAILED, "the other side"),
+    agent_errors.AgentError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    agent_errors.RequestError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
+    agent_errors.UnknownModelError: Row("NOT_FOUND", ExitCode.FAILED, "your input"),
+    agent_errors.AmbiguousModelError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "your input"),
+    agent_errors.UnknownLeaseError: Row("NOT_FOUND", ExitCode.FAILED, "your input"),
+    agent_errors.UnsupportedModelError: Row("FAILED_PRECONDITION", ExitCode.USAGE, "your input"),
+    agent_errors.NotAllowedError: Row("PERMISSION_DENIED", ExitCode.DENIED, "your input"),
+    agent_errors.NodeError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    agent_errors.StateError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    agent_errors.SocketInUseError: Row("ALREADY_EXISTS", ExitCode.FAILED, "this node"),
+    agent_errors.RunnerError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    agent_errors.BusyError: Row("RESOURCE_EXHAUSTED", ExitCode.FAILED, "this node"),
+    agent_errors.StoppingError: Row("UNAVAILABLE", ExitCode.FAILED, "this node"),
+    agent_errors.PeerNodeError: Row("UNAVAILABLE", ExitCode.FAILED, "the other side"),
+    agent_errors.UnreachableError: Row("UNAVAILABLE", ExitCode.UNREACHABLE, "this node"),
+    agent_errors.DeadlineError: Row("DEADLINE_EXCEEDED", ExitCode.TIMEOUT, "this node"),
+    agent_errors.InternalError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+}
+
+
+def row_of(error: Error) -> Row:
+    """Return the error's row, or that of its nearest parent that has one."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def from_code(code: str, message: str, fix: str) -> Error:
+    """Return the error that another process described; an unknown code becomes an ``InternalError``."""
+    return _BY_CODE.get(code, agent_errors.InternalError)(message, fix=fix)
+
+
+_BY_CODE: Final = {kind.code: kind for kind in TABLE}

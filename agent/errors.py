@@ -1,0 +1,130 @@
+"""What can go wrong in the agent, divided by whose side it is on.
+
+::
+
+    pyrdma.errors.Error
+    +-- RequestError           the caller's request cannot be carried out as given
+    |   +-- UnknownModelError      no node that we can ask has the model
+    |   +-- AmbiguousModelError    one name, several images
+    |   +-- UnknownLeaseError      no lease of this id
+    |   +-- UnsupportedModelError  a folder whose architecture cannot run from an image
+    |   +-- NotAllowedError          a socket that the caller may not use, or not for this
+    +-- NodeError              this node
+    |   +-- StateError             the state file cannot be read, written or trusted
+    |   +-- SocketInUseError       another agent runs on these directories
+    |   +-- RunnerError            a runner cannot start, failed or died
+    |   +-- BusyError              a bound of limits.py is reached
+    |   +-- StoppingError          the agent is about to end
+    +-- PeerNodeError          another node's agent cannot be reached or answered badly
+    +-- UnreachableError       no agent answers on the local socket
+    +-- DeadlineError          a call took longer than its deadline
+    +-- InternalError          a defect of ours
+
+The tree hangs below pyrdma's, so one ``except Error`` and one table (``agent.error_table``) serve both.
+"""
+
+from __future__ import annotations
+
+from pyrdma.errors import Error
+
+
+class AgentError(Error):
+    """The agent could not do what it was asked."""
+
+    code = "agent"
+
+
+class RequestError(AgentError):
+    """The caller's request cannot be carried out as given."""
+
+    code = "request"
+
+
+class UnknownModelError(RequestError):
+    """No node that we can ask has the model."""
+
+    code = "unknown-model"
+
+
+class AmbiguousModelError(RequestError):
+    """One name stands for several images."""
+
+    code = "ambiguous-model"
+
+
+class UnknownLeaseError(RequestError):
+    """There is no lease of this id."""
+
+    code = "unknown-lease"
+
+
+class UnsupportedModelError(RequestError):
+    """The folder is a model, but one whose weights cannot be bound as they are."""
+
+    code = "unsupported-model"
+
+
+class NotAllowedError(RequestError):
+    """The caller may not use this socket, or not for this call."""
+
+    code = "not-allowed"
+
+
+class NodeError(AgentError):
+    """This node cannot do it."""
+
+    code = "node"
+
+
+class StateError(NodeError):
+    """The state file cannot be read, written or trusted."""
+
+    code = "state"
+
+
+class SocketInUseError(NodeError):
+    """Another agent runs on the same directories."""
+
+    code = "socket-in-use"
+
+
+class RunnerError(NodeError):
+    """A runner cannot start, failed or died."""
+
+    code = "runner"
+
+
+class BusyError(NodeError):
+    """A bound is reached; try again when something has ended."""
+
+    code = "busy"
+
+
+class StoppingError(NodeError):
+    """The agent is about to end."""
+
+    code = "stopping"
+
+
+class PeerNodeError(AgentError):
+    """Another node's agent cannot be reached or answered badly."""
+
+    code = "peer-node"
+
+
+class UnreachableError(AgentError):
+    """No agent answers on the local socket."""
+
+    code = "unreachable"
+
+
+class DeadlineError(AgentError):
+    """A call took longer than its deadline."""
+
+    code = "deadline"
+
+
+class InternalError(AgentError):
+    """A defect of ours; the log has the traceback."""
+
+    code = "internal"

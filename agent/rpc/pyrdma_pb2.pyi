@@ -1,0 +1,392 @@
+# ruff: noqa
+# fmt: off
+# mypy: disable-error-code=type-arg
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ErrorDetail(_message.Message):
+    __slots__ = ("code", "message", "fix")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIX_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    fix: str
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., fix: _Optional[str] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("name", "version", "uptime_s", "pid", "cache", "spares", "peers", "leases", "state_fault")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
+    SPARES_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FAULT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    uptime_s: float
+    pid: int
+    cache: CacheState
+    spares: SpareState
+    peers: _containers.RepeatedCompositeFieldContainer[PeerState]
+    leases: int
+    state_fault: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., pid: _Optional[int] = ..., cache: _Optional[_Union[CacheState, _Mapping]] = ..., spares: _Optional[_Union[SpareState, _Mapping]] = ..., peers: _Optional[_Iterable[_Union[PeerState, _Mapping]]] = ..., leases: _Optional[int] = ..., state_fault: _Optional[str] = ...) -> None: ...
+
+class CacheState(_message.Message):
+    __slots__ = ("up", "pid", "budget_bytes", "used_bytes", "faulted_bytes", "restarts", "last_fault", "workers")
+    UP_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FAULTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAULT_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    up: bool
+    pid: int
+    budget_bytes: int
+    used_bytes: int
+    faulted_bytes: int
+    restarts: int
+    last_fault: str
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    def __init__(self, up: _Optional[bool] = ..., pid: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., faulted_bytes: _Optional[int] = ..., restarts: _Optional[int] = ..., last_fault: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("lane", "pid")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    lane: str
+    pid: int
+    def __init__(self, lane: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class SpareState(_message.Message):
+    __slots__ = ("wanted", "ready", "pids", "last_fault")
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAULT_FIELD_NUMBER: _ClassVar[int]
+    wanted: int
+    ready: int
+    pids: _containers.RepeatedScalarFieldContainer[int]
+    last_fault: str
+    def __init__(self, wanted: _Optional[int] = ..., ready: _Optional[int] = ..., pids: _Optional[_Iterable[int]] = ..., last_fault: _Optional[str] = ...) -> None: ...
+
+class PeerState(_message.Message):
+    __slots__ = ("address", "name", "reachable", "fault")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    name: str
+    reachable: bool
+    fault: str
+    def __init__(self, address: _Optional[str] = ..., name: _Optional[str] = ..., reachable: _Optional[bool] = ..., fault: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "image_id", "total_bytes", "folder", "published_at", "pieces", "verified_pieces", "attached", "origin")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_PIECES_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image_id: bytes
+    total_bytes: int
+    folder: str
+    published_at: float
+    pieces: int
+    verified_pieces: int
+    attached: int
+    origin: str
+    def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., folder: _Optional[str] = ..., published_at: _Optional[float] = ..., pieces: _Optional[int] = ..., verified_pieces: _Optional[int] = ..., attached: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+
+class ListLeasesRequest(_message.Message):
+    __slots__ = ("include_ended",)
+    INCLUDE_ENDED_FIELD_NUMBER: _ClassVar[int]
+    include_ended: bool
+    def __init__(self, include_ended: _Optional[bool] = ...) -> None: ...
+
+class ListLeasesResponse(_message.Message):
+    __slots__ = ("leases",)
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedCompositeFieldContainer[Lease]
+    def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("id", "model", "image_id", "state", "created_at", "ended_at", "reason", "port", "pid")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    image_id: bytes
+    state: str
+    created_at: float
+    ended_at: float
+    reason: str
+    port: int
+    pid: int
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., port: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class ListTransfersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListTransfersResponse(_message.Message):
+    __slots__ = ("transfers",)
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    transfers: _containers.RepeatedCompositeFieldContainer[Transfer]
+    def __init__(self, transfers: _Optional[_Iterable[_Union[Transfer, _Mapping]]] = ...) -> None: ...
+
+class Transfer(_message.Message):
+    __slots__ = ("id", "model", "image_id", "kind", "state", "progress", "started_at", "seconds", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    model: str
+    image_id: bytes
+    kind: str
+    state: str
+    progress: Progress
+    started_at: float
+    seconds: float
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., started_at: _Optional[float] = ..., seconds: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("done_bytes", "total_bytes", "lane", "sources")
+    DONE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    done_bytes: int
+    total_bytes: int
+    lane: str
+    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    def __init__(self, done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., lane: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("name", "lane", "bytes", "state", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    lane: str
+    bytes: int
+    state: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., lane: _Optional[str] = ..., bytes: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PublishRequest(_message.Message):
+    __slots__ = ("folder", "name")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    name: str
+    def __init__(self, folder: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class PublishEvent(_message.Message):
+    __slots__ = ("note", "progress", "published")
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    progress: Progress
+    published: Published
+    def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ...) -> None: ...
+
+class Published(_message.Message):
+    __slots__ = ("name", "image_id", "total_bytes", "pieces", "tensors", "skipped", "replaced", "seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image_id: bytes
+    total_bytes: int
+    pieces: int
+    tensors: int
+    skipped: _containers.RepeatedScalarFieldContainer[str]
+    replaced: bytes
+    seconds: float
+    def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., pieces: _Optional[int] = ..., tensors: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ..., replaced: _Optional[bytes] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class RunRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class RunEvent(_message.Message):
+    __slots__ = ("note", "progress", "phase", "granted")
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    progress: Progress
+    phase: Phase
+    granted: Granted
+    def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ...) -> None: ...
+
+class Phase(_message.Message):
+    __slots__ = ("name", "seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seconds: float
+    def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class Granted(_message.Message):
+    __slots__ = ("lease", "endpoint", "api_key", "start")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    lease: Lease
+    endpoint: str
+    api_key: str
+    start: Start
+    def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ..., endpoint: _Optional[str] = ..., api_key: _Optional[str] = ..., start: _Optional[_Union[Start, _Mapping]] = ...) -> None: ...
+
+class Start(_message.Message):
+    __slots__ = ("lane", "bytes", "pull_s", "verify_s", "ready_s", "verified", "phases", "sources")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PULL_S_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_S_FIELD_NUMBER: _ClassVar[int]
+    READY_S_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    lane: str
+    bytes: int
+    pull_s: float
+    verify_s: float
+    ready_s: float
+    verified: bool
+    phases: _containers.RepeatedCompositeFieldContainer[Phase]
+    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    def __init__(self, lane: _Optional[str] = ..., bytes: _Optional[int] = ..., pull_s: _Optional[float] = ..., verify_s: _Optional[float] = ..., ready_s: _Optional[float] = ..., verified: _Optional[bool] = ..., phases: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+
+class StopLeaseRequest(_message.Message):
+    __slots__ = ("lease_id",)
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    def __init__(self, lease_id: _Optional[str] = ...) -> None: ...
+
+class StopLeaseResponse(_message.Message):
+    __slots__ = ("lease",)
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    lease: Lease
+    def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class FindImageRequest(_message.Message):
+    __slots__ = ("name", "image_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image_id: bytes
+    def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ...) -> None: ...
+
+class FindImageResponse(_message.Message):
+    __slots__ = ("found", "image_id", "total_bytes")
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    found: bool
+    image_id: bytes
+    total_bytes: int
+    def __init__(self, found: _Optional[bool] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class GetManifestRequest(_message.Message):
+    __slots__ = ("image_id",)
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    image_id: bytes
+    def __init__(self, image_id: _Optional[bytes] = ...) -> None: ...
+
+class ManifestChunk(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class OpenSourceRequest(_message.Message):
+    __slots__ = ("image_id", "lane", "address")
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    image_id: bytes
+    lane: str
+    address: bytes
+    def __init__(self, image_id: _Optional[bytes] = ..., lane: _Optional[str] = ..., address: _Optional[bytes] = ...) -> None: ...
+
+class OpenSourceResponse(_message.Message):
+    __slots__ = ("session", "lane", "address")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    session: int
+    lane: str
+    address: bytes
+    def __init__(self, session: _Optional[int] = ..., lane: _Optional[str] = ..., address: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,71 @@
+"""Entry of the runner process: close the sandbox first, import what is large after it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from agent import sandbox
+from pyrdma.errors import ChannelError, Error, LocalError
+from pyrdma.wire import Channel
+
+_OK: Final = 0
+_FAILED: Final = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Run one runner; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m agent.runner")
+    parser.add_argument("--control-fd", type=int, required=True, help="the control channel, inherited")
+    parser.add_argument(
+        "--hide", type=Path, action="append", default=[], help="refuse to run if the sandbox would show this folder"
+    )
+    options = parser.parse_args(arguments)
+    channel = Channel.from_fd(options.control_fd)
+    try:
+        sandbox.enter(sandbox.Confinement(keep_fds=(options.control_fd,), hidden=tuple(options.hide)))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_OK))
+        # Ctrl-C reaches the whole group; whoever started this process decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _stay_offline()
+        started = time.monotonic()
+        from agent.runner.process import live  # seconds, and threads: only behind the sandbox
+
+        live(channel, started)
+    except ChannelError:
+        return _OK  # nobody is there any more: the ordinary end
+    except Error as error:
+        return _report(channel, error)
+    except Exception as error:
+        return _report(channel, LocalError(f"the runner broke ({type(error).__name__}: {error})."))
+    return _OK
+
+
+def _stay_offline() -> None:
+    os.environ.update(
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        TOKENIZERS_PARALLELISM="true",
+        HOME="/tmp",
+        TMPDIR="/tmp",
+    )
+
+
+def _report(channel: Channel, error: Error) -> int:
+    try:
+        channel.send({"op": "failed", "code": error.code, "message": error.message, "fix": error.fix})
+    except ChannelError:
+        pass
+    return _FAILED
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the threads that compute are not waited for

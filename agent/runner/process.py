@@ -1,0 +1,137 @@
+"""The life of a runner behind its sandbox: warm up, wait for one lease, map, bind, serve, end.
+
+Messages on the control channel: ``ready`` goes out when all is warm; one ``assign`` with the listening socket comes
+in, the image after it; ``phase`` goes out for each step, then ``serving``, or ``failed`` and exit status 1. The
+process ends when the channel ends, on SIGTERM, and after its one lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from agent.runner import adapter
+from agent.runner.app import build_app
+from agent.runner.engine import TransformersEngine
+from agent.runner.limits import GRACE_S
+from agent.runner.warm import warm_up
+from pyrdma.attach import receive_attachment
+from pyrdma.errors import ChannelError
+from pyrdma.staging import Staging
+from pyrdma.wire import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What ``assign`` says."""
+
+    model: str
+    api_key: str
+    listener: socket.socket
+
+
+class Phases:
+    """Seconds of each step since the one before it, told to the channel as they end."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._begin = self._last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        """Close a step."""
+        now = time.monotonic()
+        seconds = now - self._last
+        self._last = now
+        self.seconds[f"{name}_s"] = seconds
+        self._channel.send({"op": "phase", "name": name, "seconds": seconds})
+
+    def finish(self) -> None:
+        """Say that requests are answered from now on."""
+        ready = {**self.seconds, "ready_s": time.monotonic() - self._begin}
+        self._channel.send({"op": "serving", "phases": ready})
+
+
+def live(channel: Channel, started: float) -> None:
+    """Run a runner's life; return when its lease has ended.
+
+    Args:
+        channel: the control channel.
+        started: when the process began to import, on the monotonic clock.
+
+    Raises:
+        ChannelError: the control channel ended.
+        BindingError: the image cannot be served.
+    """
+    imported = time.monotonic()
+    adapter.quiet()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    staging = Staging(device) if device.type == "cuda" else None
+    warm_up(device)
+    seconds = {"import_s": imported - started, "warm_s": time.monotonic() - imported}
+    channel.send({"op": "ready", "phases": seconds})
+    lease = _receive_lease(channel)
+    phases = Phases(channel)
+    attachment = receive_attachment(channel)
+    phases.end("map")
+    with tempfile.TemporaryDirectory(prefix="model-") as folder:
+        engine = TransformersEngine.bind(
+            lease.model,
+            attachment,
+            folder=Path(folder),
+            device=device,
+            staging=staging,
+            on_phase=phases.end,
+        )
+    asyncio.run(_serve(engine, lease, channel=channel, phases=phases))
+
+
+def _receive_lease(channel: Channel) -> Lease:
+    message, fds = channel.recv()
+    model, key = message.get("model"), message.get("api_key")
+    if message.get("op") != "assign" or not isinstance(model, str) or not isinstance(key, str) or len(fds) != 1:
+        for fd in fds:
+            os.close(fd)
+        raise ChannelError("the agent sent a runner something else than a lease.")
+    return Lease(model, key, socket.socket(fileno=fds[0]))
+
+
+async def _serve(engine: TransformersEngine, lease: Lease, *, channel: Channel, phases: Phases) -> None:
+    config = uvicorn.Config(
+        build_app(engine, lease.api_key),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(GRACE_S),
+    )
+    server = _Server(config, phases)
+    serving = asyncio.create_task(server.serve(sockets=[lease.listener]))
+    control = asyncio.create_task(channel.arecv())
+    # Any message ends the lease, as the end of the channel does: there is nothing more to be told.
+    await asyncio.wait({serving, control}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    control.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Tells the channel when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, phases: Phases) -> None:
+        super().__init__(config)
+        self._phases = phases
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._phases.finish()

@@ -1,0 +1,79 @@
+"""An image mapped into this process: the mapping, and how it arrives.
+
+A parcel is one or more messages: the first carries a pin, the manifest (a sealed memfd) and extents, the others
+more extents. The pin is one end of a socket pair; while anyone holds it the weight cache keeps the region as it is.
+The kernel closes it with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from pyrdma.errors import ChannelError
+from pyrdma.image import Manifest
+from pyrdma.limits import MAX_MANIFEST_BYTES, MAX_MESSAGE_FDS
+from pyrdma.memory.mapping import Access, map_extents
+from pyrdma.memory.memfd import read_bulk
+from pyrdma.memory.pool import MOST_EXTENTS
+from pyrdma.wire import Channel, Message
+
+PARCEL_OP: Final = "attachment"
+
+
+class Attachment:
+    """One whole, proven image, mapped privately: a page that is written becomes this process's own.
+
+    ``buffer`` holds the flat space as bytes; page aligned, ``manifest.layout.total_bytes`` long.
+    """
+
+    def __init__(self, manifest: Manifest, fds: list[int], extent_bytes: int, pin: int) -> None:
+        self.manifest = manifest
+        self._mapping = map_extents(fds, extent_bytes, Access.PRIVATE)
+        self._pin = pin
+        self.buffer = self._mapping.view(manifest.layout.total_bytes)
+
+    def close(self) -> None:
+        """Unmap the image and let the cache reuse its memory. Tensors made from it must be gone."""
+        self.buffer.release()
+        self._mapping.close()
+        if self._pin >= 0:
+            os.close(self._pin)
+            self._pin = -1
+
+
+def parcel_messages(
+    pin: int, manifest_fd: int, fds: tuple[int, ...], extent_bytes: int
+) -> list[tuple[Message, list[int]]]:
+    """Return the messages of a parcel with their descriptors."""
+    held = [pin, manifest_fd, *fds]
+    head = {"op": PARCEL_OP, "extents": len(fds), "extent_bytes": extent_bytes}
+    return [(head, held[at : at + MAX_MESSAGE_FDS]) for at in range(0, len(held), MAX_MESSAGE_FDS)]
+
+
+def receive_attachment(channel: Channel, timeout_s: float | None = None) -> Attachment:
+    """Receive a parcel and map it.
+
+    Raises:
+        ChannelError: the channel ended or carries something else.
+        ManifestError: what came as the manifest is none.
+    """
+    held: list[int] = []
+    try:
+        while True:
+            message, fds = channel.recv(timeout_s)
+            held.extend(fds)
+            extents = message.get("extents")
+            if message.get("op") != PARCEL_OP or not isinstance(extents, int) or not 0 < extents <= MOST_EXTENTS:
+                raise ChannelError("a process of this node sent something else than an image.")
+            if len(held) >= extents + 2:
+                break
+        pin, manifest_fd, *extent_fds = held
+        held = [pin, *extent_fds]
+        manifest = Manifest.decode(read_bulk(manifest_fd, MAX_MANIFEST_BYTES))
+        attachment = Attachment(manifest, extent_fds, int(message["extent_bytes"]), pin)
+        held = extent_fds
+        return attachment
+    finally:
+        for fd in held:
+            os.close(fd)

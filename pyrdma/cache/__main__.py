@@ -1,0 +1,172 @@
+"""The weight-cache process: ``python -m pyrdma.cache --control-fd N --memory BYTES --interface IFACE``.
+
+Started by its owner, ends with it. Never imports torch, numpy or UCX: 30 MiB beside the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pyrdma.cache.messages import grant_from_json, grant_to_json, status_to_json
+from pyrdma.cache.service import CacheService
+from pyrdma.errors import ChannelError, Error, LocalError
+from pyrdma.image import ImageId, Manifest
+from pyrdma.limits import MAX_MANIFEST_BYTES
+from pyrdma.memory import ExtentPool, read_bulk, sealed_bytes
+from pyrdma.processes import die_with_parent
+from pyrdma.pull.engine import Progress, PullSource
+from pyrdma.wire import Channel, Message
+
+PROGRESS_EVERY_S: Final = 0.05
+"""Reports of one call are at least this far apart; the last one always goes out."""
+
+
+class _Server:
+    """Calls from the owner's channel to the service."""
+
+    def __init__(self, channel: Channel, service: CacheService) -> None:
+        self._channel = channel
+        self._service = service
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Answer calls until the owner's end is closed."""
+        with contextlib.suppress(ChannelError):
+            while True:
+                message, fds = await self._channel.arecv()
+                call = asyncio.create_task(self._answer(message, fds))
+                self._calls.add(call)
+                call.add_done_callback(self._calls.discard)
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _answer(self, message: Message, fds: list[int]) -> None:
+        name = message["id"]
+        try:
+            result, sent = await self._perform(name, message, fds)
+            await self._channel.asend({"id": name, "result": result}, sent)
+            for fd in sent:
+                os.close(fd)
+        except ChannelError:
+            pass  # the owner is gone; run() sees it too
+        except Error as error:
+            await self._tell_error(name, error)
+        except OSError as error:
+            await self._tell_error(name, LocalError(f"the weight cache failed ({error})."))
+
+    async def _tell_error(self, name: int, error: Error) -> None:
+        told = {"code": error.code, "message": error.message, "fix": error.fix}
+        with contextlib.suppress(ChannelError):
+            await self._channel.asend({"id": name, "error": told})
+
+    async def _perform(self, name: int, message: Message, fds: list[int]) -> tuple[Any, list[int]]:
+        service = self._service
+        match message["op"]:
+            case "status":
+                return status_to_json(service.status()), []
+            case "publish":
+                manifest = await service.publish(Path(message["folder"]), self._reporter(name))
+                return None, [sealed_bytes("manifest", manifest.encode())]
+            case "lane_address":
+                return (await service.lane()).address.hex(), []
+            case "open_source":
+                image_id = ImageId.fromhex(message["image"])
+                return grant_to_json(await service.open_source(image_id, bytes.fromhex(message["peer"]))), []
+            case "close_source":
+                return await service.close_source(message["session"]), []
+            case "pull":
+                manifest = Manifest.decode(read_bulk(fds[0], MAX_MANIFEST_BYTES))
+                sources = [PullSource(one["name"], grant_from_json(one["grant"])) for one in message["sources"]]
+                return asdict(await service.pull(manifest, sources, self._reporter(name))), []
+            case "attach":
+                parts = service.attach(ImageId.fromhex(message["image"]))
+                pin, manifest_fd = parts[0][1][:2]
+                try:
+                    for part, held in parts:
+                        await self._channel.asend({"id": name, "part": part}, held)
+                finally:
+                    os.close(pin)
+                    os.close(manifest_fd)
+                return None, []
+            case "drop":
+                return service.drop(ImageId.fromhex(message["image"])), []
+            case other:
+                raise LocalError(f"the weight cache knows no operation {other!r}.")
+
+    def _reporter(self, name: int) -> Callable[[Progress], None]:
+        last_s = 0.0
+        told: tuple[str, ...] = ()
+
+        def report(progress: Progress) -> None:
+            nonlocal last_s, told
+            now_s = time.monotonic()
+            states = tuple(source.state for source in progress.sources)
+            whole = progress.done_bytes >= progress.total_bytes
+            if whole or states != told or now_s - last_s >= PROGRESS_EVERY_S:
+                last_s, told = now_s, states
+                # A reader that does not keep up misses a report, never a result.
+                self._start(self._channel.asend({"id": name, "progress": asdict(progress)}))
+
+        return report
+
+    def _start(self, work: Awaitable[None]) -> None:
+        async def quietly() -> None:
+            with contextlib.suppress(ChannelError):
+                await work
+
+        task = asyncio.create_task(quietly())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+
+def _fault_in_all(pool: ExtentPool, stop: threading.Event) -> None:
+    with contextlib.suppress(LocalError):
+        while not stop.is_set() and pool.fault_in_one():
+            pass
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    pool = ExtentPool(options.memory)
+    service = CacheService(pool, options.interface, threads=max(1, min(4, (os.cpu_count() or 2) - 1)))
+    channel = Channel.from_fd(options.control_fd)
+    stop = threading.Event()
+    faulting = threading.Thread(target=_fault_in_all, args=(pool, stop), daemon=True, name="fault-in")
+    if options.prefault:
+        faulting.start()
+    await channel.asend({"op": "ready"})
+    try:
+        await _Server(channel, service).run()
+    finally:
+        stop.set()
+        await service.close()
+
+
+def main() -> int:
+    """Run the weight cache until its owner's end of the channel closes."""
+    parser = argparse.ArgumentParser(prog="pyrdma-cache")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--memory", type=int, required=True)
+    parser.add_argument("--interface", required=True)
+    parser.add_argument("--prefault", action="store_true")
+    options = parser.parse_args()
+    # The terminal's Ctrl-C reaches the whole group; the owner decides when the cache ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    asyncio.run(_serve(options))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What the weight cache does for its owner: one method per operation, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pyrdma.attach import parcel_messages
+from pyrdma.cache.messages import CacheStatus, ReplicaStatus, WorkerStatus
+from pyrdma.cache.reading import read_folder
+from pyrdma.cache.replicas import Replica, Replicas
+from pyrdma.errors import LocalError
+from pyrdma.image import ImageId, Manifest, scan_folder
+from pyrdma.memory import ExtentPool, sealed_bytes
+from pyrdma.pull.engine import Progress, Pull, PullReport, PullSource
+from pyrdma.transport import SourceGrant
+from pyrdma.transport.ucx import UcxTransport
+from pyrdma.wire import Message
+
+Report = Callable[[Progress], None]
+
+
+class CacheService:
+    """The weight cache of one node.
+
+    Args:
+        pool: the donated memory.
+        interface: the protected interface that the UCX lane may listen on.
+        threads: how many cores copy and digest at a time.
+    """
+
+    def __init__(self, pool: ExtentPool, interface: str, *, threads: int) -> None:
+        self._pool = pool
+        self._replicas = Replicas(pool)
+        self._interface = interface
+        self._proving = ThreadPoolExecutor(threads, thread_name_prefix="prove")
+        self._lane: UcxTransport | None = None
+        self._lane_lock = asyncio.Lock()
+        self._pull_lock = asyncio.Lock()
+        self._sessions: dict[int, Replica] = {}
+        self._pins: dict[socket.socket, Replica] = {}
+
+    def status(self) -> CacheStatus:
+        """Return what lies in memory and which workers run."""
+        lane = self._lane
+        return CacheStatus(
+            budget_bytes=self._pool.budget_bytes,
+            used_bytes=self._pool.used_bytes,
+            faulted_bytes=self._pool.faulted_bytes,
+            replicas=tuple(
+                ReplicaStatus(
+                    image_id=one.manifest.image_id,
+                    total_bytes=one.manifest.layout.total_bytes,
+                    pieces=one.manifest.layout.piece_count,
+                    verified_pieces=len(one.proven),
+                    attached=one.pins,
+                )
+                for one in self._replicas
+            ),
+            workers=(WorkerStatus(lane.lane, lane.pid),) if lane is not None and lane.alive else (),
+        )
+
+    async def publish(self, folder: Path, report: Report) -> Manifest:
+        """Read a model folder into memory and return its manifest; one that is here already stays as it is."""
+        scan = await asyncio.to_thread(scan_folder, folder)
+        total = scan.layout.total_bytes
+        region = self._replicas.make_room(total)
+        loop = asyncio.get_running_loop()
+
+        def on_bytes(done: int) -> None:
+            loop.call_soon_threadsafe(report, Progress(done, total, "disk"))
+
+        try:
+            await asyncio.to_thread(self._pool.fault_in, region)
+            manifest = await asyncio.to_thread(read_folder, scan, region, self._proving, on_bytes)
+        except BaseException:
+            self._pool.release(region)
+            raise
+        known = self._replicas.find(manifest.image_id)
+        if known is not None and (known.complete or not known.idle):
+            self._pool.release(region)
+            known.kept = True
+            return manifest
+        if known is not None:
+            self._replicas.remove(known)
+        self._replicas.add(
+            Replica(manifest, region, kept=True, proven=set(range(manifest.layout.piece_count)))
+        )
+        return manifest
+
+    async def lane(self) -> UcxTransport:
+        """Return the UCX lane, started if there is none that works."""
+        async with self._lane_lock:
+            if self._lane is None or not self._lane.alive:
+                if self._lane is not None:
+                    await self._lane.close()
+                self._lane = await UcxTransport.start(self._interface)
+            return self._lane
+
+    async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
+        """Let one peer read a whole image."""
+        replica = self._replicas.whole(image_id)
+        lane = await self.lane()
+        session = secrets.randbits(64)
+        replica.users += 1
+        self._sessions[session] = replica
+        try:
+            await lane.serve(
+                session,
+                peer_address,
+                replica.region,
+                replica.manifest.layout.total_bytes,
+                on_end=lambda: self._end_session(session),
+            )
+        except BaseException:
+            self._end_session(session)
+            raise
+        return SourceGrant(session, lane.lane, lane.address)
+
+    async def close_source(self, session: int) -> None:
+        """End a session; one that is gone is no error."""
+        if session in self._sessions:
+            if self._lane is not None:
+                await self._lane.withdraw(session)
+            self._end_session(session)
+
+    def _end_session(self, session: int) -> None:
+        replica = self._sessions.pop(session, None)
+        if replica is not None:
+            replica.users -= 1
+
+    async def pull(self, manifest: Manifest, sources: list[PullSource], report: Report) -> PullReport:
+        """Bring an image here; pulls of one node run one after the other, since they share one ring."""
+        async with self._pull_lock:
+            replica = self._replicas.find(manifest.image_id)
+            if replica is None:
+                region = self._replicas.make_room(manifest.layout.total_bytes)
+                replica = self._replicas.add(Replica(manifest, region, kept=False))
+            replica.users += 1
+            try:
+                await asyncio.to_thread(self._pool.fault_in, replica.region)
+                pull = Pull(
+                    manifest,
+                    replica.region,
+                    replica.proven,
+                    transport=await self.lane(),
+                    threads=self._proving,
+                )
+                return await pull.run(sources, report)
+            finally:
+                replica.users -= 1
+
+    def attach(self, image_id: ImageId) -> list[tuple[Message, list[int]]]:
+        """Return the parcel of a whole image; its descriptors are the receiver's, but for the region's own.
+
+        The first message's first two descriptors (pin, manifest) are to be closed by the caller once sent.
+        """
+        replica = self._replicas.whole(image_id)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        self._pins[ours] = replica
+        replica.pins += 1
+        asyncio.get_running_loop().add_reader(ours, self._unpin, ours)
+        manifest_fd = sealed_bytes("manifest", replica.manifest.encode())
+        return parcel_messages(theirs.detach(), manifest_fd, replica.region.fds, replica.region.extent_bytes)
+
+    def _unpin(self, ours: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            if ours.recv(1) != b"":
+                return  # whatever a holder writes means nothing; only the end counts
+        asyncio.get_running_loop().remove_reader(ours)
+        ours.close()
+        self._pins.pop(ours).pins -= 1
+
+    def drop(self, image_id: ImageId) -> None:
+        """Let go of an image's memory.
+
+        Raises:
+            LocalError: it is not here, or in use.
+        """
+        replica = self._replicas.find(image_id)
+        if replica is None:
+            raise LocalError(f"image {image_id.hex()[:12]} is not in this node's memory.")
+        self._replicas.remove(replica)
+
+    async def close(self) -> None:
+        """End the lane worker."""
+        if self._lane is not None:
+            await self._lane.close()
+        self._proving.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Lane workers: processes that parse bytes from other machines, and hold nothing worth stealing."""

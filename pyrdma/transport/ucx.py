@@ -1,0 +1,292 @@
+"""The UCX lane as the weight cache sees it: a worker process that is never believed.
+
+The worker may write into the ring, nothing else; of its messages only the end of a fetch that was ordered counts.
+Any message that is not expected ends it: a worker that breaks its contract is not argued with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pyrdma.errors import ChannelError, Error, LaneError, SourceError, from_code
+from pyrdma.limits import MAX_LANE_ADDRESS_BYTES, MAX_MESSAGE_FDS, PIECE_BYTES, RING_SLOTS
+from pyrdma.memory import Region
+from pyrdma.memory.mapping import Access, map_extents
+from pyrdma.memory.memfd import lent_memfd
+from pyrdma.transport import SourceGrant
+from pyrdma.wire import Channel, Message
+
+START_DEADLINE_S: Final = 30.0
+"""Importing UCX takes under a second; a loaded machine is given this long."""
+ORDER_DEADLINE_S: Final = 10.0
+"""A worker that has not obeyed an order by then hangs."""
+WORKER_COMMAND: Final = (sys.executable, "-m", "pyrdma.lanes.ucx")
+
+
+def worker_environment(interface: str) -> dict[str, str]:
+    """Return the environment of a UCX worker: what UCX needs, and nothing of ours.
+
+    The segment sizes are measured: with UCX's defaults TCP on loopback is 3 to 5 times slower.
+    """
+    kept = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "RAPIDS_LIBUCX_PREFER_SYSTEM_LIBRARY")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    return environment | {
+        "UCX_TLS": "tcp,self",
+        "UCX_NET_DEVICES": interface,
+        "UCX_TCP_TX_SEG_SIZE": "1m",
+        "UCX_TCP_RX_SEG_SIZE": "1m",
+        "UCX_WARN_UNUSED_ENV_VARS": "n",
+        "UCX_LOG_LEVEL": "fatal",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+class UcxTransport:
+    """A lane worker, its ring and what it was ordered to do. Made by ``start``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, *, slots: int) -> None:
+        self.lane = "tcp"
+        self.address = b""
+        self.slots = slots
+        self.pid = process.pid
+        self._process = process
+        self._channel = channel
+        ring_bytes = slots * PIECE_BYTES
+        self._ring_fd = lent_memfd("ring", ring_bytes)
+        self._ring = map_extents([self._ring_fd], ring_bytes, Access.SHARED_WRITE)
+        self._fetches: dict[int, asyncio.Future[None]] = {}
+        self._fetch_peers: dict[int, int] = {}
+        self._opening: dict[int, asyncio.Future[None]] = {}
+        self._sessions: dict[int, Callable[[], None]] = {}
+        self._peers: dict[int, int] = {}
+        self._gone: set[int] = set()
+        self._numbers = itertools.count(1)
+        self._reader: asyncio.Task[None] | None = None
+        self._broken: Error | None = None
+
+    @classmethod
+    async def start(
+        cls, interface: str, *, slots: int = RING_SLOTS, command: Sequence[str] = WORKER_COMMAND
+    ) -> UcxTransport:
+        """Start a lane worker on a protected interface.
+
+        Raises:
+            LaneError: UCX is missing, the interface is not usable, or the worker did not come up.
+        """
+        channel, theirs = Channel.pair()
+        with theirs:
+            process = subprocess.Popen(
+                [*command, "--control-fd", str(theirs.fileno()), "--interface", interface],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=worker_environment(interface),
+            )
+        self = cls(process, channel, slots=slots)
+        try:
+            message, fds = await asyncio.wait_for(channel.arecv(), START_DEADLINE_S)
+            for fd in fds:
+                os.close(fd)
+            self._take_ready(message)
+            # Ours and the worker's first touch, both before the first piece: fresh pages are slow.
+            await asyncio.to_thread(self._ring.populate, 0, self._ring.nbytes)
+            await channel.asend({"op": "ring", "slots": slots, "slot_bytes": PIECE_BYTES}, [self._ring_fd])
+        except (Error, TimeoutError) as error:
+            await self.close()
+            if isinstance(error, LaneError):
+                raise
+            raise LaneError(f"the UCX lane worker did not come up ({error or 'time is up'}).") from error
+        self._reader = asyncio.create_task(self._read(), name="ucx-lane")
+        return self
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker may be used."""
+        return self._broken is None
+
+    def slot_address(self, slot: int) -> int:
+        """Return the address of a slot of the ring."""
+        return self._ring.address + slot * PIECE_BYTES
+
+    async def serve(
+        self, session: int, peer_address: bytes, region: Region, nbytes: int, *, on_end: Callable[[], None]
+    ) -> None:
+        """Let one peer read a region; returns when the worker is ready for its requests."""
+        self._require_alive()
+        fds = region.fds
+        served = self._opening[session] = asyncio.get_running_loop().create_future()
+        order = {
+            "op": "serve",
+            "session": session,
+            "address": peer_address.hex(),
+            "extents": len(fds),
+            "extent_bytes": region.extent_bytes,
+            "total_bytes": nbytes,
+        }
+        try:
+            for first in range(0, len(fds), MAX_MESSAGE_FDS):
+                await self._channel.asend(order, fds[first : first + MAX_MESSAGE_FDS])
+            await asyncio.wait_for(served, ORDER_DEADLINE_S)
+        except TimeoutError:
+            raise self._break(LaneError("the UCX lane worker hangs.")) from None
+        finally:
+            self._opening.pop(session, None)
+        self._sessions[session] = on_end
+
+    async def withdraw(self, session: int) -> None:
+        """Stop serving a session."""
+        if self._sessions.pop(session, None) is not None and self.alive:
+            await self._channel.asend({"op": "withdraw", "session": session})
+
+    async def connect(self, grant: SourceGrant) -> int:
+        """Connect to a source's worker."""
+        self._require_alive()
+        peer = next(self._numbers)
+        self._peers[peer] = grant.session
+        await self._channel.asend({"op": "connect", "peer": peer, "address": grant.address.hex()})
+        return peer
+
+    async def disconnect(self, peer: int) -> None:
+        """Close the way to a source and wait until its fetches have ended."""
+        session = self._peers.pop(peer, None)
+        self._gone.discard(peer)
+        if session is None or not self.alive:
+            return
+        await self._channel.asend({"op": "disconnect", "peer": peer, "session": session})
+        waiting = [self._fetches[name] for name, owner in self._fetch_peers.items() if owner == peer]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=ORDER_DEADLINE_S)
+            if late:
+                self._break(LaneError("the UCX lane worker hangs on a source that was dropped."))
+
+    async def fetch(self, peer: int, grant: SourceGrant, offset: int, nbytes: int, slot: int) -> None:
+        """Bring a range into a slot."""
+        self._require_alive()
+        if peer in self._gone or peer not in self._peers:
+            raise SourceError("the source is gone.")
+        name = next(self._numbers)
+        done = self._fetches[name] = asyncio.get_running_loop().create_future()
+        self._fetch_peers[name] = peer
+        try:
+            await self._channel.asend(
+                {
+                    "op": "fetch",
+                    "fetch": name,
+                    "peer": peer,
+                    "session": grant.session,
+                    "offset": offset,
+                    "nbytes": nbytes,
+                    "slot": slot,
+                }
+            )
+            # The slot is the worker's until it says so: a caller that is cancelled does not get it back earlier.
+            await asyncio.shield(done)
+        finally:
+            if done.done():
+                self._forget(name)
+
+    async def close(self) -> None:
+        """End the worker."""
+        self._break(LaneError("the UCX lane was closed."))
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        if self._ring_fd >= 0:
+            os.close(self._ring_fd)
+            self._ring_fd = -1
+
+    # --- the worker's side --------------------------------------------------------------------------------
+
+    def _take_ready(self, message: Message) -> None:
+        if message.get("op") == "failed":
+            raise from_code(str(message.get("code")), str(message.get("message")), str(message.get("fix", "")))
+        if message.get("op") != "ready":
+            raise LaneError("the UCX lane worker broke its contract.")
+        try:
+            self.address = bytes.fromhex(str(message["address"]))
+            self.lane = str(message["lane"])[:32]
+        except (KeyError, ValueError) as error:
+            raise LaneError("the UCX lane worker broke its contract.") from error
+        if not 0 < len(self.address) <= MAX_LANE_ADDRESS_BYTES:
+            raise LaneError("the UCX lane worker broke its contract.")
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message, fds = await self._channel.arecv()
+                for fd in fds:
+                    os.close(fd)
+                self._take(message)
+        except ChannelError:
+            self._break(LaneError("the UCX lane worker died.", fix="it is started again by itself"))
+        except (KeyError, TypeError, ValueError):
+            self._break(LaneError("the UCX lane worker broke its contract and was ended."))
+
+    def _take(self, message: Message) -> None:
+        """Believe nothing that was not waited for; a KeyError ends the worker."""
+        op = message["op"]
+        if op == "fetched":
+            self._end(message["fetch"], None)
+        elif op == "fetch_failed":
+            self._end(message["fetch"], SourceError(f"a fetch failed: {str(message['reason'])[:200]}."))
+        elif op == "peer_lost":
+            if message["peer"] in self._peers:
+                self._gone.add(message["peer"])
+        elif op == "session_lost":
+            on_end = self._sessions.pop(message["session"], None)
+            if on_end is not None:
+                on_end()
+        elif op in ("serving", "serve_failed"):
+            served = self._opening[message["session"]]
+            if served.done():
+                raise ValueError(op)
+            if op == "serving":
+                served.set_result(None)
+            else:
+                served.set_exception(LaneError(f"the lane cannot serve: {str(message['reason'])[:200]}."))
+        else:
+            raise ValueError(op)
+
+    def _end(self, name: int, error: Error | None) -> None:
+        done = self._fetches[name]
+        if done.done():
+            raise ValueError("a fetch ended twice")
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+        done.exception()  # seen: its caller may have been cancelled
+        self._forget(name)
+
+    def _forget(self, name: int) -> None:
+        self._fetches.pop(name, None)
+        self._fetch_peers.pop(name, None)
+
+    def _require_alive(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    def _break(self, error: LaneError) -> LaneError:
+        """End the worker for good; every fetch and order that waits gets the error."""
+        if self._broken is None:
+            self._broken = error
+            self._process.kill()
+            self._process.wait()
+            self._channel.close()
+            for waiting in (*self._fetches.values(), *self._opening.values()):
+                if not waiting.done():
+                    waiting.set_exception(error)
+                    waiting.exception()
+            self._fetches.clear()
+            self._fetch_peers.clear()
+            for on_end in self._sessions.values():
+                on_end()
+            self._sessions.clear()
+        return error
