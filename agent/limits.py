@@ -14,7 +14,7 @@ MANIFEST_CHUNK_BYTES: Final = 1 * MIB
 MAX_CONCURRENT_RPCS: Final = 256
 """Calls that one socket works on at once; without it idle callers hold memory and tasks without end."""
 MAX_ERROR_TEXT_BYTES: Final = 2048
-"""A sentence or fix in trailing metadata, whose total gRPC caps at 8 KiB: past it the whole status is lost."""
+"""A sentence or fix in trailing metadata; gRPC caps the total at 8 KiB and drops the whole status past it."""
 SHORT_CALL_S: Final = 10.0
 """Deadline of a call that only reads what the agent knows."""
 PEER_CALL_S: Final = 10.0
@@ -22,7 +22,7 @@ PEER_CALL_S: Final = 10.0
 MANIFEST_CALL_S: Final = 60.0
 """Deadline of a manifest's stream: 64 MiB at a little over 1 MiB/s."""
 LONG_CALL_S: Final = 24 * 3600.0
-"""Default deadline of a publication or start: terabytes over a slow line fit, a lost call does not stay for ever."""
+"""Deadline of a publication or start: terabytes over a slow line fit, a lost call does not stay for ever."""
 STOP_CALL_S: Final = 60.0
 """Deadline of a lease's end; the runner's own grace is far shorter."""
 MIN_PULL_BYTES_PER_S: Final = 1 * MIB
@@ -64,7 +64,7 @@ SPARE_START_S: Final = 180.0
 ASSIGN_S: Final = 600.0
 """Time from assignment to the first answer; binding is milliseconds, a cold kernel compilation minutes."""
 CHECK_S: Final = 180.0
-"""Time for the check of a folder before publication; it imports torch and builds the model without weights."""
+"""Time for the check of a folder before publication: it imports torch, builds the model without weights."""
 CHILD_GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL of a child."""
 RESTART_FIRST_S: Final = 0.5

@@ -97,10 +97,8 @@ def choose(
         found = sorted({offer.image_id for offer in offers})
         if len(found) == 1:
             return found[0]
-        who = "; ".join(
-            f"{ref.name}@{image_id.hex()} at {', '.join(sorted(o.peer for o in offers if o.image_id == image_id))}"
-            for image_id in found
-        )
+        holders = {one: sorted(offer.peer for offer in offers if offer.image_id == one) for one in found}
+        who = "; ".join(f"{ref.name}@{one.hex()} at {', '.join(peers)}" for one, peers in holders.items())
         raise AmbiguousModelError(
             f"the peers mean {len(found)} different images by {ref.name}.",
             fix=f"name one: {who}",
@@ -108,5 +106,6 @@ def choose(
     silent = f" Not reachable: {', '.join(unreachable)}." if unreachable else ""
     raise UnknownModelError(
         f"no model {ref} is known on this node or on its peers.{silent}",
-        fix="see what there is with: pyrdma-agent models; or add it with: pyrdma-agent publish FOLDER --name NAME",
+        fix="see what there is with: pyrdma-agent models; "
+        "or add it with: pyrdma-agent publish FOLDER --name NAME",
     )

@@ -25,7 +25,7 @@ MAX_PIECES: Final = 1 << 18
 MAX_IMAGE_BYTES: Final = MAX_PIECES * PIECE_BYTES
 """The flat space; also bounds every product of a shape, so that no later step can overflow 64 bits."""
 MAX_JSON_VALUES: Final = 1 << 22
-"""Values, counted as commas, in JSON about weights; without it 64 MiB of "[],[],..." are gigabytes of lists."""
+"""Values, counted as commas, in JSON about weights; without it 64 MiB of "[],[],..." become gigabytes."""
 MAX_FOLDER_ENTRIES: Final = 1 << 14
 """Entries of a model folder and its sub-folders; without it a wrong path is walked for minutes."""
 MAX_RANK: Final = 16

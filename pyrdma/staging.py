@@ -1,8 +1,8 @@
 """From pageable memory to a CUDA device through pinned memory that is allocated once.
 
-A copy from pageable memory runs at a seventh of the bus; pinning the image itself costs seconds per gigabyte. So a
-few pinned slots are reused: threads fill them (``memmove`` without the GIL) while earlier slots travel on a stream
-of their own. A slot is filled again only after the event behind its last copy has happened.
+A copy from pageable memory runs at a seventh of the bus; pinning the image itself costs seconds per gigabyte.
+So a few pinned slots are reused: threads fill them (``memmove`` without the GIL) while earlier slots travel
+on a stream of their own. A slot is filled again only after the event behind its last copy has happened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SLOT_BYTES: Final = 16 * MIB
 SLOTS: Final = 8
 """128 MiB pinned in all: enough for all copying threads to be at work while copies are on the bus."""
 MAX_THREADS: Final = 6
-"""One thread copies about 10 GB/s, a PCIe 5 bus takes about 53; more threads than slots less two cannot help."""
+"""One thread copies about 10 GB/s, a PCIe 5 bus takes about 53; more threads than slots less two cannot
+help."""
 
 
 class Staging:
@@ -35,9 +36,9 @@ class Staging:
     """
 
     def __init__(self, device: torch.device, *, slot_bytes: int = SLOT_BYTES, slots: int = SLOTS) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._slots = [torch.empty(slot_bytes, dtype=torch.uint8, pin_memory=True) for _ in range(slots)]
-        self._sent = [torch.cuda.Event() for _ in range(slots)]
+        self._sent = [torch.cuda.Event() for _ in range(slots)]  # type: ignore[no-untyped-call]
         threads = max(1, min(MAX_THREADS, os.cpu_count() or 1, slots - 1))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="staging")
 

@@ -3,14 +3,14 @@
 Rules of a binding, checked before anything is touched:
 
 - each parameter and persistent buffer of the model is bound exactly once, to a tensor of its name, with equal
-  shape and element type; weights that the model ties share one tensor, whichever of their names the image holds,
-  and where it holds several, their bytes must be equal;
+  shape and element type; weights that the model ties share one tensor, whichever of their names the image
+  holds, and where it holds several, their bytes must be equal;
 - a name in the image that the model lacks is an error, unless the caller or the model's own
   ``_keys_to_ignore_on_load_unexpected`` patterns say that it may be ignored;
 - when the work is done nothing of the model is left on ``meta``.
 
-Anything else is a ``BindingError``. Models are taken as they are (built on ``meta``); which class a folder names
-and how its non-persistent buffers are computed is the caller's knowledge.
+Anything else is a ``BindingError``. Models are taken as they are (built on ``meta``); which class a folder
+names and how its non-persistent buffers are computed is the caller's knowledge.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _NAMES_SHOWN: Final = 5
 _SAVE_AGAIN: Final = (
-    "load the model with transformers, save it again with save_pretrained() in the element type of its config, "
-    "and publish that folder"
+    "load the model with transformers, save it again with save_pretrained() in the element type "
+    "of its config, and publish that folder"
 )
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
@@ -71,7 +71,6 @@ class _Slot:
     module: torch.nn.Module
     attribute: str
     tensor: torch.Tensor
-    parameter: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +102,8 @@ class BindingPlan:
 def image_tensors(attachment: Attachment) -> dict[str, torch.Tensor]:
     """Return every tensor of an attached image by name; nothing is copied.
 
-    The tensors share the attachment's memory and keep the attachment alive. They can be written, which changes
-    only this process's view: the mapping is private.
+    The tensors share the attachment's memory and keep the attachment alive. They can be written, which
+    changes only this process's view: the mapping is private.
 
     Raises:
         BindingError: an element type has no torch type.
@@ -188,8 +187,9 @@ def load_into(
 
 def _bytes_of(attachment: Attachment) -> torch.Tensor:
     view = attachment.buffer
-    # An array of our own between torch and the mapping: torch keeps the array, the array keeps the attachment.
-    kind = type("_Held", (ctypes.c_ubyte * view.nbytes,), {})
+    # An array of our own between torch and the mapping: torch keeps the array, the array keeps the
+    # attachment.
+    kind: Any = type("_Held", (ctypes.c_ubyte * view.nbytes,), {})
     array = kind.from_buffer(view)
     array.attachment = attachment
     return torch.frombuffer(array, dtype=torch.uint8)
@@ -234,12 +234,12 @@ def _tensors_on(
 def _slots(model: torch.nn.Module) -> Iterator[_Slot]:
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
-        for attribute, parameter in module._parameters.items():
-            if parameter is not None:
-                yield _Slot(dot + attribute, module, attribute, parameter, True)
-        for attribute, buffer in module._buffers.items():
-            if buffer is not None and attribute not in module._non_persistent_buffers_set:
-                yield _Slot(dot + attribute, module, attribute, buffer, False)
+        for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            yield _Slot(dot + attribute, module, attribute, parameter)
+        computed = module._non_persistent_buffers_set  # noqa: SLF001 - torch has no public name for it
+        for attribute, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            if attribute not in computed:
+                yield _Slot(dot + attribute, module, attribute, buffer)
 
 
 def _slot_groups(model: torch.nn.Module) -> list[tuple[_Slot, ...]]:
@@ -322,10 +322,8 @@ def _refuse_unequal_twins(plan: BindingPlan, attachment: Attachment) -> None:
 def _bind(group: _Group, tensor: torch.Tensor) -> None:
     parameter = torch.nn.Parameter(tensor, requires_grad=False)
     for slot in group.slots:
-        if slot.parameter:
-            slot.module._parameters[slot.attribute] = parameter
-        else:
-            slot.module._buffers[slot.attribute] = tensor
+        bound = parameter if isinstance(slot.tensor, torch.nn.Parameter) else tensor
+        setattr(slot.module, slot.attribute, bound)
 
 
 def _refuse_meta(model: torch.nn.Module) -> None:

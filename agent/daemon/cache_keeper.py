@@ -1,7 +1,7 @@
 """Keeps one weight cache running: started again when it dies, with growing pauses, and said in the status.
 
-Leases that run keep their memory when the cache dies, since a mapping outlives the process that made it; images
-that nobody maps are gone and come back from their folder or a peer at the next start.
+Leases that run keep their memory when the cache dies, since a mapping outlives the process that made it;
+images that nobody maps are gone and come back from their folder or a peer at the next start.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Catalogue:
         return tuple(views)
 
     async def bound(self, ref: ModelRef) -> ImageId | None:
-        """Return the image that the reference's name stands for here, or the one that it names if we know it."""
+        """Return the image that the reference stands for here, if this node knows it."""
         if ref.image_id is not None:
             return ref.image_id if await self._store.manifest(ref.image_id) is not None else None
         record = await self._store.name(ref.name)

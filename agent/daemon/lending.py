@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
@@ -47,7 +47,7 @@ class Lending:
         """Return a known image's manifest. Raises UnknownModelError."""
         return await self._catalogue.manifest_of(image_id)
 
-    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncIterator[SourceGrant]:
+    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
         """Yield one grant; the source closes when the iterator does.
 
         Raises:

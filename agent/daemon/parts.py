@@ -7,7 +7,7 @@ The real ones are ``pyrdma.cache.client.CacheClient``, ``agent.launch.RunnerLaun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +84,13 @@ class Runner(Protocol):
     pid: int
     ended: asyncio.Event
 
-    async def ready(self) -> Mapping[str, float]:
-        """Wait until it can be assigned; return the seconds of its phases. Raises RunnerError."""
+    async def ready(self) -> None:
+        """Wait until it can be assigned. Raises RunnerError."""
 
     async def assign(
         self, assignment: Assignment, parcel: Parcel, on_phase: Callable[[str, float], None]
     ) -> Mapping[str, float]:
-        """Give it a lease and wait until it answers; return the seconds of its phases. Raises RunnerError."""
+        """Give it a lease and wait until it answers; return its phases' seconds. Raises RunnerError."""
 
     def end_reason(self) -> str:
         """Say in half a sentence how it ended."""
@@ -147,5 +147,5 @@ class NodeFace(Protocol):
     async def manifest_of(self, image_id: ImageId) -> Manifest:
         """Return the manifest of a known image."""
 
-    def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncIterator[SourceGrant]:
+    def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
         """Yield a grant, and close the source when the iterator is closed."""

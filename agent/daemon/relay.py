@@ -1,7 +1,7 @@
 """Carries bytes between a TCP port on loopback and a runner's Unix socket, without reading them.
 
 Backpressure: at most one buffer waits per direction; a side that stops reading stops the other. A side that
-ends its half ends the other's half, so streams and keep-alive work. The runner checks the API key, not the relay.
+ends its half ends the other's half, so streams and keep-alive work. The API key is the runner's to check.
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ class Relay:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_copy(reader, there_writer))
                 both.create_task(_copy(there_reader, writer))
+            # Only now may the transports go: what they still hold is sent first.
+            for side in (there_writer, writer):
+                side.close()
+                await side.wait_closed()
         except* OSError as group:
             _log.debug("a relayed connection broke: %s", group.exceptions[0])
         finally:

@@ -1,6 +1,6 @@
 """Warm spare runners: started ahead, handed out one per lease, replaced afterwards.
 
-A spare that dies is replaced after a growing pause; with no spares wanted, a runner starts when one is needed.
+A spare that dies is replaced after a growing pause; with none wanted, a runner starts when one is needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes an image resident: from memory, else from its folder, else from every peer that holds it.
 
-Rules: two starts of one image wait for one supply; whatever the way, the image's id decides what is accepted; a
-folder that changed since its publication counts as not there.
+Rules: two starts of one image wait for one supply; whatever the way, the image's id decides what is accepted;
+a folder that changed since its publication counts as not there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 from agent.daemon.cache_keeper import CacheKeeper
@@ -85,18 +86,16 @@ class Supply:
             if await self._catalogue.in_memory(found.image_id):
                 return Supplied("resident")
             for folder in await self._catalogue.folders_of(found.image_id):
-                supplied = await self._from_folder(name, found.image_id, str(folder), emit)
+                supplied = await self._from_folder(name, found.image_id, folder, emit)
                 if supplied is not None:
                     return supplied
             return await self._from_peers(name, found, emit)
 
-    async def _from_folder(self, name: str, image_id: ImageId, folder: str, emit: Emit) -> Supplied | None:
-        from pathlib import Path
-
+    async def _from_folder(self, name: str, image_id: ImageId, folder: Path, emit: Emit) -> Supplied | None:
         begun = time.monotonic()
         try:
             with self._transfers.record(name, image_id.hex(), "publish", emit) as on_progress:
-                manifest = await self._keeper.cache.publish(Path(folder), on_progress)
+                manifest = await self._keeper.cache.publish(folder, on_progress)
         except LocalError:
             raise
         except Error as error:

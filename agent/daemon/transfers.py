@@ -43,7 +43,9 @@ class Transfers:
         return (*reversed(running), *reversed(self._finished))
 
     @contextmanager
-    def record(self, model: str, image_id: str, kind: str, emit: Emit) -> Iterator[Callable[[Progress], None]]:
+    def record(
+        self, model: str, image_id: str, kind: str, emit: Emit
+    ) -> Iterator[Callable[[Progress], None]]:
         """Keep a transfer in the list while the body runs; yields what takes its progress."""
         key = secrets.token_hex(4)
         begun = time.monotonic()

@@ -1,6 +1,6 @@
 """What the local API shows: frozen values without protobuf, the same for daemon, client, CLI and TUI.
 
-Image ids are 64 hexadecimal digits here, times are Unix times of the node, ``None`` means "not yet" or "none".
+Image ids are 64 hexadecimal digits here, times are Unix times of the node, ``None`` means "not yet", "none".
 """
 
 from __future__ import annotations

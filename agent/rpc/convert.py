@@ -10,9 +10,7 @@ from agent.rpc import pyrdma_pb2 as pb
 
 def source_to(view: views.SourceView) -> pb.Source:
     """Return the message of a source."""
-    return pb.Source(
-        name=view.name, lane=view.lane, bytes=view.bytes, state=view.state, reason=view.reason
-    )
+    return pb.Source(name=view.name, lane=view.lane, bytes=view.bytes, state=view.state, reason=view.reason)
 
 
 def source_from(message: pb.Source) -> views.SourceView:

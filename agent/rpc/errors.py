@@ -1,8 +1,8 @@
 """Errors across a gRPC call: the same code, sentence and fix on both sides.
 
-The status comes from ``agent.error_table``; the rest travels as an ``ErrorDetail`` in trailing metadata, cut to
-what metadata may hold. What is no ``Error`` of ours is a defect: it is logged here with its traceback, and the
-caller hears only that.
+The status comes from ``agent.error_table``; the rest travels as an ``ErrorDetail`` in trailing metadata, cut
+to what metadata may hold. What is no ``Error`` of ours is a defect: it is logged here with its traceback, and
+the caller hears only that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def answering(context: Context, limit_s: float) -> AsyncIterator[None]:
         await _abort(context, DeadlineError(f"the agent did not finish within {limit_s:.0f} s."))
     except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - the edge: a defect must not end the connection without a sentence
         _log.exception("a call failed by a defect of the agent")
         await _abort(context, InternalError("the agent failed by a defect of its own.", fix="see its log"))
 
@@ -64,9 +64,7 @@ def local_error(error: aio.AioRpcError, socket: str) -> Error:
         return from_code(detail.code, detail.message, detail.fix)
     status = error.code()
     if status is grpc.StatusCode.UNAVAILABLE:
-        return UnreachableError(
-            f"no agent answers on {socket}.", fix="start one with: pyrdma-agent serve"
-        )
+        return UnreachableError(f"no agent answers on {socket}.", fix="start one with: pyrdma-agent serve")
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(
             "the agent did not finish in time; what it was doing has been called off.",
@@ -92,7 +90,8 @@ def peer_error(error: aio.AioRpcError, peer: str) -> PeerNodeError:
 
 
 def _detail(error: aio.AioRpcError) -> ErrorDetail | None:
-    for key, value in error.trailing_metadata() or ():
+    metadata: Any = error.trailing_metadata()  # the stubs know no iteration of it
+    for key, value in metadata or ():
         if key == _KEY and isinstance(value, bytes):
             try:
                 detail = ErrorDetail.FromString(value)

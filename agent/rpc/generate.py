@@ -1,7 +1,7 @@
 """Writes the stubs of ``pyrdma.proto``, or checks that the committed ones are up to date.
 
-Run ``python -m agent.rpc.generate`` after a change of the protocol file; ``--check`` changes nothing and exits
-with 1 when a committed file differs. Needs grpcio-tools, which only development installs.
+Run ``python -m agent.rpc.generate`` after a change of the protocol file; ``--check`` changes nothing and
+exits with 1 when a committed file differs. Needs grpcio-tools, which only a development set-up installs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 _PROTO = "agent/rpc/pyrdma.proto"
 _STUBS = ("agent/rpc/pyrdma_pb2.py", "agent/rpc/pyrdma_pb2.pyi", "agent/rpc/pyrdma_pb2_grpc.py")
-_MARKS = "# ruff: noqa\n# fmt: off\n"
 
 
 def generate() -> dict[str, str]:
@@ -27,12 +26,7 @@ def generate() -> dict[str, str]:
         status = protoc.main(["protoc", f"-I{_ROOT}", f"-I{include}", *arguments, _PROTO])
         if status != 0:
             raise SystemExit(f"protoc failed on {_PROTO} with status {status}")
-        return {name: _MARKS + _mypy_mark(name) + (Path(out) / name).read_text() for name in _STUBS}
-
-
-def _mypy_mark(name: str) -> str:
-    # The types in the .pyi serve us; only its bare Mapping would not pass --strict.
-    return "# mypy: disable-error-code=type-arg\n" if name.endswith(".pyi") else "# mypy: ignore-errors\n"
+        return {name: (Path(out) / name).read_text() for name in _STUBS}
 
 
 def main() -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 from agent.local.views import ProgressView
 
 E = TypeVar("E")
+Work = Callable[[Callable[[E], None]], Awaitable[E]]
+"""What emits events and returns the last one."""
 
 
 class _Events(Generic[E]):
@@ -44,7 +46,7 @@ class _Events(Generic[E]):
         await self._news.wait()
 
 
-async def stream_of(work: Callable[[Callable[[E], None]], Awaitable[E]]) -> AsyncIterator[E]:
+async def stream_of(work: Work[E]) -> AsyncGenerator[E, None]:
     """Run ``work(emit)`` and yield what it emits, then what it returns; raises what it raises.
 
     When the reader goes away, the work is cancelled and awaited.

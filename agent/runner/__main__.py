@@ -23,13 +23,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m agent.runner")
     parser.add_argument("--control-fd", type=int, required=True, help="the control channel, inherited")
     parser.add_argument(
-        "--hide", type=Path, action="append", default=[], help="refuse to run if the sandbox would show this folder"
+        "--hide",
+        type=Path,
+        action="append",
+        default=[],
+        help="refuse to run if the sandbox would show this folder",
     )
     options = parser.parse_args(arguments)
     channel = Channel.from_fd(options.control_fd)
     try:
         sandbox.enter(sandbox.Confinement(keep_fds=(options.control_fd,), hidden=tuple(options.hide)))
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_OK))
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(_OK))
         # Ctrl-C reaches the whole group; whoever started this process decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _stay_offline()

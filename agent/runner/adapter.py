@@ -1,7 +1,7 @@
 """Everything that knows the insides of transformers (5.20), in one place.
 
-What it does: builds the class that ``config.json`` names on ``meta``, says which of an image's names that class
-ignores, refuses weights that transformers would rename or convert, computes what no image holds (rotary
+What it does: builds the class that ``config.json`` names on ``meta``, says which of an image's names that
+class ignores, refuses weights that transformers would rename or convert, computes what no image holds (rotary
 frequencies, position ids), and hands a model that is already there to transformers' own chat and completion
 handlers. What it never does: load weights, reach a hub, or run code that comes with a model.
 """
@@ -32,7 +32,9 @@ from pyrdma.image.layout import TensorSpan
 from pyrdma.tensors import DTYPES
 
 _NO_CODE: Final = "only architectures that transformers itself contains can be served; code that comes with a model never runs"
-_SAVE_AGAIN: Final = "load the model with transformers, save it again with save_pretrained(), and publish that folder"
+_SAVE_AGAIN: Final = (
+    "load the model with transformers, save it again with save_pretrained(), and publish that folder"
+)
 _REMAP: Final = (r"rotary_emb\.inv_freq$", r"(?:^|\.)position_ids$")
 """Names that old checkpoints hold and that are computed today, where the model has such a buffer."""
 _UNTOUCHED: Final = -7
@@ -60,7 +62,9 @@ def build_on_meta(folder: Path, spans: Sequence[TensorSpan]) -> PreTrainedModel:
     name = architectures[0] if architectures else ""
     kind = getattr(transformers, name, None) if isinstance(name, str) and name else None
     if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
-        raise BindingError(f"config.json names the architecture {name!r}, which transformers does not have.", fix=_NO_CODE)
+        raise BindingError(
+            f"config.json names the architecture {name!r}, which transformers does not have.", fix=_NO_CODE
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise BindingError(
             "config.json has a quantization_config: such weights need conversion while they are loaded.",
@@ -73,7 +77,9 @@ def build_on_meta(folder: Path, spans: Sequence[TensorSpan]) -> PreTrainedModel:
             model: PreTrainedModel = kind(config)
             patch_output_recorders(model)
     except Exception as error:
-        raise BindingError(f"{name} cannot be built from its config.json ({_first_line(error)}).", fix=_SAVE_AGAIN) from error
+        raise BindingError(
+            f"{name} cannot be built from its config.json ({_first_line(error)}).", fix=_SAVE_AGAIN
+        ) from error
     _keep_in_fp32(model, dtype)
     return model.eval()
 
@@ -126,7 +132,8 @@ def compute_rest(model: torch.nn.Module, device: torch.device) -> None:
     ]
     if left:
         raise BindingError(
-            f"{type(model).__name__} does not compute its buffer {left[0]}.", fix="this architecture cannot be served"
+            f"{type(model).__name__} does not compute its buffer {left[0]}.",
+            fix="this architecture cannot be served",
         )
 
 
@@ -194,7 +201,8 @@ class PinnedModel:
 class Handlers:
     """Transformers' chat and completion handlers around one model.
 
-    The bodies that they get are checked and cut down to known fields by the caller (``agent.runner.requests``).
+    The bodies that they get are checked and cut down to known fields by the caller
+    (``agent.runner.requests``).
     """
 
     def __init__(self, name: str, model: PreTrainedModel, tokenizer: Any) -> None:
@@ -218,7 +226,9 @@ class Handlers:
 class _Sampling:
     """A temperature above zero means sampling to every OpenAI client; here the model's files would decide."""
 
-    def _build_generation_config(self, body: dict[str, Any], base: GenerationConfig, use_cb: bool = False) -> GenerationConfig:
+    def _build_generation_config(
+        self, body: dict[str, Any], base: GenerationConfig, use_cb: bool = False
+    ) -> GenerationConfig:
         config: GenerationConfig = super()._build_generation_config(body, copy.deepcopy(base), use_cb=use_cb)  # type: ignore[misc]
         if body.get("temperature"):
             config.do_sample = True

@@ -1,8 +1,9 @@
 """The runner's HTTP face: five routes, one key, one model.
 
-Rules: every route but ``/health`` needs the lease's API key, which is compared in constant time before a body is
-read; bodies are bounded; fields are checked by ``agent.runner.requests``; what is not a route here does not exist.
-Errors have the form that OpenAI's clients parse. When a client hangs up, its stream's generation stops.
+Rules: every route but ``/health`` needs the lease's API key, which is compared in constant time before a body
+is read; bodies are bounded; fields are checked by ``agent.runner.requests``; what is not a route here does
+not exist. Errors have the form that OpenAI's clients parse. When a client hangs up, its stream's generation
+stops.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,13 +26,50 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.runner.engine import Engine
 from agent.runner.limits import MAX_BODY_BYTES, MAX_OPEN_REQUESTS
 from agent.runner.requests import ApiError, Body, check_chat, check_completion, check_embedding, fit_answer
 
 _HEALTH: Final = "/health"
 _Check = Callable[..., Body]
 _Answer = Callable[[Body, str], Awaitable[Response]]
+
+
+class Engine(Protocol):
+    """What the HTTP app asks of a model."""
+
+    name: str
+    context_tokens: int
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model answers chats and completions."""
+        ...
+
+    @property
+    def chats(self) -> bool:
+        """Whether the model has a chat template."""
+        ...
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the model's files say how its embeddings are pooled."""
+        ...
+
+    def prompt_tokens(self, body: dict[str, Any]) -> int:
+        """Return how many tokens the prompt of a checked body has."""
+        ...
+
+    async def chat(self, body: dict[str, Any], request_id: str) -> Response:
+        """Answer a checked chat request."""
+        ...
+
+    async def complete(self, body: dict[str, Any], request_id: str) -> Response:
+        """Answer a checked completion request."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """Return one vector for each text, and how many tokens they had."""
+        ...
 
 
 def build_app(engine: Engine, api_key: str) -> ASGIApp:
@@ -72,7 +110,9 @@ class _Gate:
             await _refusal(error)(scope, receive, send)
             return
         if self._open >= MAX_OPEN_REQUESTS:
-            error = ApiError(429, f"{self._open} requests are open; wait for one to end.", code="too_many_requests")
+            error = ApiError(
+                429, f"{self._open} requests are open; wait for one to end.", code="too_many_requests"
+            )
             await _refusal(error)(scope, receive, send)
             return
         self._open += 1
@@ -108,7 +148,9 @@ class _Service:
     async def completions(self, request: Request) -> Response:
         """Answer ``/v1/completions``."""
         able = self._engine.generates
-        return await self._generate(request, check_completion, self._engine.complete, able=able, what="complete text")
+        return await self._generate(
+            request, check_completion, self._engine.complete, able=able, what="complete text"
+        )
 
     async def embeddings(self, request: Request) -> Response:
         """Answer ``/v1/embeddings``."""

@@ -27,7 +27,8 @@ EMBED_BATCH: Final = 32
 DEFAULT_NEW_TOKENS: Final = 512
 """Tokens of an answer whose request names no number."""
 MAX_NEW_TOKENS: Final = 32 * KIB
-"""Tokens of one answer at most; the model's context bounds it further. One request holds the model that long."""
+"""Tokens of one answer at most; the model's context bounds it further. One request holds the model that
+long."""
 FALLBACK_CONTEXT_TOKENS: Final = 2048
 """Context of a model whose files name none."""
 GRACE_S: Final = 2.0

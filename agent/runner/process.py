@@ -1,8 +1,8 @@
 """The life of a runner behind its sandbox: warm up, wait for one lease, map, bind, serve, end.
 
-Messages on the control channel: ``ready`` goes out when all is warm; one ``assign`` with the listening socket comes
-in, the image after it; ``phase`` goes out for each step, then ``serving``, or ``failed`` and exit status 1. The
-process ends when the channel ends, on SIGTERM, and after its one lease.
+Messages on the control channel: ``ready`` goes out when all is warm; one ``assign`` with the listening socket
+comes in, the image after it; ``phase`` goes out for each step, then ``serving``, or ``failed`` and exit
+status 1. The process ends when the channel ends, on SIGTERM, and after its one lease.
 """
 
 from __future__ import annotations
@@ -97,7 +97,12 @@ def live(channel: Channel, started: float) -> None:
 def _receive_lease(channel: Channel) -> Lease:
     message, fds = channel.recv()
     model, key = message.get("model"), message.get("api_key")
-    if message.get("op") != "assign" or not isinstance(model, str) or not isinstance(key, str) or len(fds) != 1:
+    if (
+        message.get("op") != "assign"
+        or not isinstance(model, str)
+        or not isinstance(key, str)
+        or len(fds) != 1
+    ):
         for fd in fds:
             os.close(fd)
         raise ChannelError("the agent sent a runner something else than a lease.")

@@ -1,8 +1,8 @@
 """What a borrower may ask: fields by allow-list, each checked; anything else is refused by name.
 
-Pure functions from a JSON body to the body that the handlers get. They never see a field that is not listed here:
-chat templates, generation configs, file names and links to fetch have no way in. Fields that OpenAI's clients send
-and that change nothing here are taken with the one value that means nothing, then dropped.
+Pure functions from a JSON body to the body that the handlers get. They never see a field that is not listed
+here: chat templates, generation configs, file names and links to fetch have no way in. Fields that OpenAI's
+clients send and that change nothing here are taken with the one value that means nothing, then dropped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class ApiError(Exception):
         code: a stable word.
     """
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
@@ -76,17 +78,23 @@ def _number(low: float, high: float) -> _Field:
 
 
 def _integer(low: int, high: int) -> _Field:
-    return _Field(f"an integer from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
+    return _Field(
+        f"an integer from {low} to {high}", lambda value: type(value) is int and low <= value <= high
+    )
 
 
 def _only(*values: Any) -> _Field:
     words = " or ".join("absent" if value is None else repr(value) for value in (None, *values))
-    return _Field(words, lambda value: any(type(value) is type(each) and value == each for each in values), passed=False)
+    return _Field(
+        words, lambda value: any(type(value) is type(each) and value == each for each in values), passed=False
+    )
 
 
 def _is_stop(value: Any) -> bool:
     texts = value if isinstance(value, list) else [value]
-    return 0 < len(texts) <= MAX_STOPS and all(isinstance(t, str) and 0 < len(t) <= MAX_STOP_CHARS for t in texts)
+    return 0 < len(texts) <= MAX_STOPS and all(
+        isinstance(t, str) and 0 < len(t) <= MAX_STOP_CHARS for t in texts
+    )
 
 
 def _is_bias(value: Any) -> bool:
@@ -121,7 +129,13 @@ def _is_call(value: Any) -> bool:
 
 
 def _is_message(value: Any) -> bool:
-    if not isinstance(value, dict) or not value.keys() <= {"role", "content", "name", "tool_calls", "tool_call_id"}:
+    if not isinstance(value, dict) or not value.keys() <= {
+        "role",
+        "content",
+        "name",
+        "tool_calls",
+        "tool_call_id",
+    }:
         return False
     calls = value.get("tool_calls")
     return (
@@ -135,7 +149,9 @@ def _is_message(value: Any) -> bool:
 _MESSAGES: Final = _Field(
     f"1 to {MAX_MESSAGES} messages with a role and text as content",
     lambda value: (
-        isinstance(value, list) and 0 < len(value) <= MAX_MESSAGES and all(_is_message(each) for each in value)
+        isinstance(value, list)
+        and 0 < len(value) <= MAX_MESSAGES
+        and all(_is_message(each) for each in value)
     ),
 )
 _TOOLS: Final = _Field(
@@ -270,7 +286,10 @@ def _checked(body: Any, fields: Mapping[str, _Field], *, model: str, required: s
         field = fields.get(name)
         if field is None:
             raise ApiError(
-                400, f"the field {name[:64]!r} is not taken by this endpoint.", param=name[:64], code="unknown_field"
+                400,
+                f"the field {name[:64]!r} is not taken by this endpoint.",
+                param=name[:64],
+                code="unknown_field",
             )
         if not field.check(value):
             raise ApiError(400, f"the field {name!r} must be {field.wanted}.", param=name)

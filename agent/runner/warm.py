@@ -1,22 +1,35 @@
-"""Everything slow that a first request would meet, done once on throw-away models while the runner is a spare.
+"""Everything slow that a lease or its first request would meet, done on throw-away models while it is a
+spare.
 
-Two tiny models are asked through the real app, by real requests: modules that load lazily, compiled templates and
-patterns, validation tables, thread pools and kernels are all there afterwards. Nothing is read from disk.
+Two tiny models go the way of the real one: written as side files, built on ``meta`` from them, and asked by
+real requests through the real app. Modules that load lazily, tables, compiled templates, threads and kernels
+are all there afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 from starlette.types import ASGIApp, Message
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
+from agent.runner import adapter
 from agent.runner.app import build_app
-from agent.runner.engine import Pooling, TransformersEngine
+from agent.runner.engine import TransformersEngine
+from agent.runner.pooling import Pooling
 
 _KEY: Final = "warm"
 _TEMPLATE: Final = (
@@ -27,7 +40,9 @@ _TEMPLATE: Final = (
 
 def warm_up(device: torch.device) -> None:
     """Ask two tiny models once each through the app that will serve the real one."""
-    words = {word: index for index, word in enumerate(["<pad>", "<unk>", "</s>", "user", "assistant", "warm"])}
+    words = {
+        word: index for index, word in enumerate(["<pad>", "<unk>", "</s>", "user", "assistant", "warm"])
+    }
     raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -46,8 +61,22 @@ def warm_up(device: torch.device) -> None:
     bert = BertModel(BertConfig(**sizes)).to(device).eval()
     chat = build_app(TransformersEngine(_KEY, llama, tokenizer, None), _KEY)
     embed = build_app(TransformersEngine(_KEY, bert, tokenizer, Pooling(("mean_tokens",), True, 0)), _KEY)
+    for model in (llama, bert):
+        _build(model, tokenizer)
     turn = {"model": _KEY, "messages": [{"role": "user", "content": "warm"}], "max_tokens": 2}
     asyncio.run(_ask_all(chat, embed, turn))
+
+
+def _build(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        adapter.load_tokenizer(folder)
+        built = adapter.build_on_meta(folder, ())
+        adapter.refuse_conversion(built, built.state_dict())
+        adapter.compute_rest(built, torch.device("cpu"))
 
 
 async def _ask_all(chat: ASGIApp, embed: ASGIApp, turn: dict[str, Any]) -> None:

@@ -53,7 +53,8 @@ def migrate(db: Database, path: str) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StateError(
-            f"the state file {path} was written by a newer agent (form {version}, this one knows {len(MIGRATIONS)}).",
+            f"the state file {path} was written by a newer agent: it has form {version}, "
+            f"this agent knows {len(MIGRATIONS)}.",
             fix="run that agent, or name another directory with --state-dir",
         )
     for number, change in enumerate(MIGRATIONS[version:], start=version + 1):

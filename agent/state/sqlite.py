@@ -128,4 +128,5 @@ def _database_class() -> type[Database]:
     finally:
         for name in hidden:
             del sys.modules[name]
-    return Database
+    database_class: type[Database] = Database
+    return database_class

@@ -134,10 +134,12 @@ class Store:
         """End the leases that an agent before this one left open; return how many."""
 
         def change(db: Database) -> int:
-            return db.execute(
-                "UPDATE leases SET state = 'ended', ended_at = ?, reason = ?, port = NULL WHERE ended_at IS NULL",
+            ended = db.execute(
+                "UPDATE leases SET state = 'ended', ended_at = ?, reason = ?, port = NULL"
+                " WHERE ended_at IS NULL",
                 [now, reason],
-            ).rowcount
+            )
+            return int(ended.rowcount)
 
         return await self._write(change)
 

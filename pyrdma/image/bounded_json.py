@@ -41,7 +41,7 @@ def parse_object(text: bytes, *, floats: bool) -> dict[str, Any]:
         raise ValueError("holds a number that is too long") from error
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         raise ValueError("is no JSON object")
     return value
 
@@ -57,5 +57,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_number(text: str) -> NoReturn:
+def _refuse_number(_text: str) -> NoReturn:
     raise _RefusedError("holds a number that is no integer")

@@ -19,7 +19,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from blake3 import blake3
 
@@ -47,7 +47,8 @@ class ImageId(bytes):
 
     __slots__ = ()
 
-    def __new__(cls, value: bytes) -> ImageId:
+    def __new__(cls, value: bytes) -> Self:
+        """Return the id that these 32 bytes are."""
         if len(value) != DIGEST_BYTES:
             raise InputError(f"An image id has {DIGEST_BYTES} bytes, not {len(value)}.")
         return super().__new__(cls, value)

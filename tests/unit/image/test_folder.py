@@ -232,13 +232,17 @@ _NOT_MODELS: dict[str, tuple[Callable[[Path, WeightFile], None], str]] = {
     "index-too-much": (_index({"z": _Z, "a": _A, "b": _A}), "disagree about tensor 'b'"),
     "index-swapped": (_index({"z": _A, "a": _Z}), "disagree about tensor 'a'"),
     "index-empty": (_index({}), "does not map"),
+    "index-many-files": (
+        _index({f"t{number}": f"{number}.safetensors" for number in range(4097)}),
+        "names 4097 weight files",
+    ),
     "index-list": (_index_text('{"weight_map": ["model-1.safetensors"]}'), "does not map"),
     "index-number": (_index_text('{"weight_map": {"z": 1}}'), "does not map"),
     "index-not-json": (_index_text("weight_map"), "is no JSON"),
     "index-key-twice": (_index_text('{"weight_map": {"z": "a", "z": "b"}}'), "key twice"),
     "same-tensor-twice": (_same_tensor_twice, "both in"),
     "large-side-file": (_large_side_file, "a side file has at most"),
-    "many-side-files": (_many_side_files, "65 side files"),
+    "many-side-files": (_many_side_files, "an image carries 64"),
     "many-entries": (_many_entries, "more than 16384 files"),
 }
 

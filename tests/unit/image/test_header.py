@@ -188,6 +188,13 @@ def test_more_values_than_any_model_has_are_not_parsed() -> None:
         parse_header(b'{"w":[' + b"1," * (1 << 22) + b",1]}", 0, name="w")
 
 
+def test_more_tensors_than_any_model_has_are_refused() -> None:
+    """The count is bounded before any entry is looked at."""
+    entries = ",".join(f'"{number}":0' for number in range((1 << 18) + 1))
+    with pytest.raises(ImageFormatError, match="names 262145 tensors"):
+        parse_header(f"{{{entries}}}".encode(), 0, name="w")
+
+
 def test_a_large_file_may_have_a_header_of_one_percent_but_not_past_the_cap(tmp_path: Path) -> None:
     """The allowance grows with the file and ends at 16 MiB."""
     path = tmp_path / "w"

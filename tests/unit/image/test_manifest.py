@@ -18,7 +18,9 @@ from pyrdma.limits import MAX_IMAGE_BYTES, PIECE_BYTES
 
 _MAGIC = b"PYRDMA-IMAGE-1\n"
 
-_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.isprintable)
+_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(
+    lambda name: name.isprintable() and name != "__metadata__"
+)
 _tensors = st.lists(
     st.tuples(
         _names,
@@ -30,7 +32,9 @@ _tensors = st.lists(
     unique_by=lambda tensor: tensor[0],
 )
 _files = st.dictionaries(
-    st.from_regex(r"([a-z]{1,3}/)?[a-z0-9_]{1,8}\.(json|txt|jinja)", fullmatch=True), st.integers(0, 1 << 20)
+    st.from_regex(r"([a-z]{1,3}/)?[a-z0-9_]{1,8}\.(json|txt|jinja)", fullmatch=True),
+    st.integers(0, 1 << 20),
+    max_size=9,
 )
 
 
@@ -128,7 +132,8 @@ _BAD = {
     "other-magic": b"PYRDMA-IMAGE-2\n" + _encoded(_TEXT)[15:],
     "only-magic": _MAGIC,
     "half-length": _MAGIC + b"\1\0",
-    "length-past-the-end": _MAGIC + struct.pack("<I", 0xFFFFFFFF) + _TEXT,
+    "length-past-the-end": _MAGIC + struct.pack("<I", len(_TEXT) + 32) + _TEXT,
+    "length-of-4-gib": _MAGIC + struct.pack("<I", 0xFFFFFFFF) + _TEXT,
     "no-digest": _encoded(_TEXT, b""),
     "half-a-digest": _encoded(_TEXT, bytes(31)),
     "extra-digest": _encoded(_TEXT, bytes(64)),
@@ -168,6 +173,24 @@ def test_bytes_that_are_no_manifest_are_refused(data: bytes) -> None:
     with pytest.raises(ManifestError) as caught:
         Manifest.decode(data)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("length-past-the-end", "cut short"),
+        ("half-a-digest", "cut short or too long"),
+        ("extra-digest", "2 digests for 1 pieces"),
+        ("extra-field", "does not have 5 fields"),
+        ("spaces", "canonical"),
+        ("deep", "nested too deeply"),
+        ("values", "values"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(name: str, reason: str) -> None:
+    """The sentence names the deviation, not what it led to."""
+    with pytest.raises(ManifestError, match=reason):
+        Manifest.decode(_BAD[name])
 
 
 def test_another_id_is_refused_before_anything_is_parsed() -> None:

@@ -1,0 +1,1 @@
+"""The command line. Modules here import click and little else; the rest is imported when a command runs."""

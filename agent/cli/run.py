@@ -1,0 +1,97 @@
+"""``pyrdma-agent run`` and ``pyrdma-agent stop``."""
+
+from __future__ import annotations
+
+import click
+
+from agent.cli.options import Paths, json_option, paths_options, timeout_option
+from agent.limits import LONG_CALL_S
+from agent.local.views import GrantedView, LeaseView, NoteView, PhaseView, ProgressView
+
+
+@click.command(short_help="Start a model and print its endpoint and key.")
+@click.argument("model")
+@timeout_option(LONG_CALL_S)
+@json_option
+@paths_options
+def run(model: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
+    """Start MODEL (NAME or NAME@IMAGEID) from memory and print an OpenAI-compatible endpoint.
+
+    Weights come from this node's memory, else from the folder that they were published from, else from the
+    peers that hold them; each piece is proven by its digest. The command returns when the model answers; the
+    lease stays until `pyrdma-agent stop`. Ctrl-C before that calls the start off.
+    """
+    import asyncio
+
+    from agent.cli.output import data, data_json, talk
+    from agent.cli.progress import TransferBar
+    from agent.cli.schema import granted_document
+    from agent.local.client import AgentClient
+
+    async def work() -> tuple[GrantedView, list[str]]:
+        notes: list[str] = []
+        granted: GrantedView | None = None
+        async with AgentClient(paths, change=True) as client:
+            with TransferBar(f"warming {model}", quiet=as_json) as bar:
+                async for event in client.run(model, timeout_s=timeout_s):
+                    match event:
+                        case NoteView(text):
+                            notes.append(text)
+                            bar.note(text)
+                        case ProgressView():
+                            bar.show(event)
+                        case PhaseView():
+                            pass  # the timeline is printed as a whole below
+                        case GrantedView():
+                            granted = event
+        assert granted is not None, "the agent's last event is the lease"
+        return granted, notes
+
+    granted, notes = asyncio.run(work())
+    if as_json:
+        data_json(granted_document(granted, notes))
+        return
+    lease = granted.lease
+    talk(_how(granted))
+    data(f"endpoint  {granted.endpoint}")
+    data(f"api key   {granted.api_key}")
+    data(f"lease     {lease.id}")
+    talk("The key is shown only now. The lease stays until you stop it.")
+    talk(f"try:   curl -H 'Authorization: Bearer {granted.api_key}' {granted.endpoint}/models")
+    talk(f"stop:  pyrdma-agent stop {lease.id}")
+
+
+@click.command(short_help="End a lease.")
+@click.argument("lease")
+@json_option
+@paths_options
+def stop(lease: str, *, as_json: bool, paths: Paths) -> None:
+    """End LEASE: its endpoint closes, its runner ends, the image stays in memory."""
+    import asyncio
+
+    from agent.cli.output import data, data_json
+    from agent.cli.schema import stopped_document
+    from agent.local.client import AgentClient
+
+    async def work() -> LeaseView:
+        async with AgentClient(paths, change=True) as client:
+            return await client.stop(lease)
+
+    ended = asyncio.run(work())
+    if as_json:
+        data_json(stopped_document(ended))
+    else:
+        data(f"lease {ended.id} of {ended.model} has ended: {ended.reason}.")
+
+
+def _how(granted: GrantedView) -> str:
+    from agent.text import format_size
+
+    start = granted.start
+    if start.lane == "resident":
+        way = "was in memory already"
+    else:
+        rate = format_size(int(start.bytes / start.pull_s)) if start.pull_s else "-"
+        way = f"{format_size(start.bytes)} over {start.lane} in {start.pull_s:.2f} s ({rate}/s), verified"
+    phases = ", ".join(f"{phase.name} {phase.seconds:.3f} s" for phase in start.phases)
+    return f"{granted.lease.model}: {way}; answers after {start.ready_s:.2f} s ({phases})"

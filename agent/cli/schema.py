@@ -1,0 +1,65 @@
+"""The JSON that ``--json`` prints: ``{"schema": 1, ...}``, one function a command.
+
+Within schema 1 keys are added, never renamed or removed; golden files in the tests hold that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from agent.local.views import (
+    GrantedView,
+    LeaseView,
+    ModelView,
+    PublishedView,
+    StatusView,
+    TransferView,
+)
+
+SCHEMA: Final = 1
+Document = dict[str, Any]
+
+
+def status_document(view: StatusView) -> Document:
+    """``status``."""
+    return {"schema": SCHEMA, **asdict(view)}
+
+
+def models_document(views: Iterable[ModelView]) -> Document:
+    """``models``."""
+    return {"schema": SCHEMA, "models": [asdict(view) for view in views]}
+
+
+def leases_document(views: Iterable[LeaseView]) -> Document:
+    """``leases``."""
+    return {"schema": SCHEMA, "leases": [asdict(view) for view in views]}
+
+
+def transfers_document(views: Iterable[TransferView]) -> Document:
+    """``transfers``."""
+    return {"schema": SCHEMA, "transfers": [asdict(view) for view in views]}
+
+
+def published_document(view: PublishedView, notes: Sequence[str]) -> Document:
+    """``publish``."""
+    return {"schema": SCHEMA, **asdict(view), "notes": list(notes)}
+
+
+def granted_document(view: GrantedView, notes: Sequence[str]) -> Document:
+    """``run``; phases become ``{"map_s": 0.004, ...}``."""
+    start = asdict(view.start) | {"phases": {f"{one.name}_s": one.seconds for one in view.start.phases}}
+    return {
+        "schema": SCHEMA,
+        "lease": asdict(view.lease),
+        "endpoint": view.endpoint,
+        "api_key": view.api_key,
+        "start": start,
+        "notes": list(notes),
+    }
+
+
+def stopped_document(view: LeaseView) -> Document:
+    """``stop``."""
+    return {"schema": SCHEMA, "lease": asdict(view)}

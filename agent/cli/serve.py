@@ -1,0 +1,79 @@
+"""``pyrdma-agent serve``."""
+
+from __future__ import annotations
+
+import click
+
+from agent.cli.options import Paths, paths_options
+from agent.limits import MAX_SPARES
+
+
+@click.command(short_help="Run the agent of this node.")
+@click.option("--name", help="This node's name for others.  [default: the host's name]")
+@click.option("--memory", metavar="SIZE", help="Memory to donate, such as 8GiB.  [default: a quarter]")
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    metavar="NAME",
+    default=("lo",),
+    show_default=True,
+    help="A protected network interface that UCX may listen on; whoever reaches it must be trusted.",
+)
+@click.option(
+    "--peer", "peers", multiple=True, metavar="ADDRESS", help="Another agent: unix:PATH of its node.sock."
+)
+@click.option(
+    "--spares",
+    type=click.IntRange(0, MAX_SPARES),
+    default=1,
+    show_default=True,
+    help="Warm runners kept ready; each holds some hundred MiB and saves seconds at a start.",
+)
+@paths_options
+@click.pass_context
+def serve(
+    context: click.Context,
+    *,
+    name: str | None,
+    memory: str | None,
+    interfaces: tuple[str, ...],
+    peers: tuple[str, ...],
+    spares: int,
+    paths: Paths,
+) -> None:
+    """Run the agent of this node in the foreground until SIGTERM or Ctrl-C."""
+    import asyncio
+    import os
+    import socket
+
+    from agent.daemon.config import ServeConfig
+    from agent.daemon.serve import serve as serve_node
+    from agent.errors import RequestError
+    from agent.launch import RunnerLauncher
+    from agent.limits import MAX_PEERS
+    from agent.logs import log_to
+    from agent.resolve import check_name
+    from agent.rpc.peer import PeerClient, check_peer_address
+    from agent.text import parse_size
+    from pyrdma.cache.client import CacheClient, CacheConfig
+
+    if len(peers) > MAX_PEERS:
+        raise RequestError(f"more than {MAX_PEERS} peers were given.")
+    for address in peers:
+        check_peer_address(address)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    config = ServeConfig(paths=paths, name=check_name(name or socket.gethostname()), spares=spares)
+    cache = CacheConfig(memory_bytes=parse_size(memory) if memory else total // 4, interfaces=interfaces)
+    log_to(debug=bool(context.obj))
+
+    async def main() -> None:
+        await serve_node(
+            config,
+            start_cache=lambda: CacheClient.start(cache),
+            launcher=RunnerLauncher(hidden=(paths.state_dir, paths.run_dir)),
+            # Inside the loop: a channel belongs to the loop that made it.
+            peers=[PeerClient(address) for address in dict.fromkeys(peers)],
+        )
+
+    asyncio.run(main())

@@ -1,0 +1,154 @@
+"""A thin client of the agent's Unix sockets; returns the values of ``agent.local.views``.
+
+Every call has a deadline and raises the same errors, with the same sentence and fix, as the agent did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from grpc import aio
+
+from agent.errors import NotAllowedError, UnreachableError
+from agent.limits import LONG_CALL_S, SHORT_CALL_S, STOP_CALL_S
+from agent.local import views
+from agent.paths import Paths
+from agent.rpc import convert
+from agent.rpc import pyrdma_pb2 as pb
+from agent.rpc.errors import local_error
+from agent.rpc.pyrdma_pb2_grpc import OperatorStub
+from agent.rpc.server import OPTIONS
+
+_T = TypeVar("_T")
+_POLL_S = 0.05
+
+
+class AgentClient:
+    """One connection to the local agent. Use as an async context manager.
+
+    Args:
+        paths: whose agent.
+        change: whether calls that change something will be made; without it the view socket suffices.
+    """
+
+    def __init__(self, paths: Paths, *, change: bool = False) -> None:
+        self._socket = _usable_socket(paths, change=change)
+        options = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+        self._channel = aio.insecure_channel(f"unix:{self._socket}", options=options)
+        self._stub: Any = OperatorStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close(None)
+
+    async def status(self) -> views.StatusView:
+        """Return the node at a glance."""
+        request = pb.GetStatusRequest()
+        return convert.status_from(await self._answer(self._stub.GetStatus(request, timeout=SHORT_CALL_S)))
+
+    async def models(self) -> tuple[views.ModelView, ...]:
+        """Return the models known on this node."""
+        request = pb.ListModelsRequest()
+        answer = await self._answer(self._stub.ListModels(request, timeout=SHORT_CALL_S))
+        return tuple(map(convert.model_from, answer.models))
+
+    async def leases(self, *, include_ended: bool = False) -> tuple[views.LeaseView, ...]:
+        """Return leases, newest first."""
+        request = pb.ListLeasesRequest(include_ended=include_ended)
+        answer = await self._answer(self._stub.ListLeases(request, timeout=SHORT_CALL_S))
+        return tuple(map(convert.lease_from, answer.leases))
+
+    async def transfers(self) -> tuple[views.TransferView, ...]:
+        """Return transfers, running ones first."""
+        request = pb.ListTransfersRequest()
+        answer = await self._answer(self._stub.ListTransfers(request, timeout=SHORT_CALL_S))
+        return tuple(map(convert.transfer_from, answer.transfers))
+
+    async def publish(
+        self, folder: Path, name: str, *, timeout_s: float = LONG_CALL_S
+    ) -> AsyncIterator[views.PublishEvent]:
+        """Publish a folder; yields notes and progress, last the outcome."""
+        request = pb.PublishRequest(folder=str(folder.absolute()), name=name)
+        call = self._stub.Publish(request, timeout=timeout_s)
+        events: AsyncIterator[views.PublishEvent] = self._events(call, convert.publish_event_from)
+        async for event in events:
+            yield event
+
+    async def run(self, model: str, *, timeout_s: float = LONG_CALL_S) -> AsyncIterator[views.RunEvent]:
+        """Start a model; yields notes, progress and phases, last the lease. Ending early calls it off."""
+        call = self._stub.Run(pb.RunRequest(model=model), timeout=timeout_s)
+        events: AsyncIterator[views.RunEvent] = self._events(call, convert.run_event_from)
+        async for event in events:
+            yield event
+
+    async def stop(self, lease_id: str) -> views.LeaseView:
+        """End a lease; return how it ended."""
+        request = pb.StopLeaseRequest(lease_id=lease_id)
+        answer = await self._answer(self._stub.StopLease(request, timeout=STOP_CALL_S))
+        return convert.lease_from(answer.lease)
+
+    async def _answer(self, call: Awaitable[_T]) -> _T:
+        try:
+            return await call
+        except aio.AioRpcError as error:
+            raise local_error(error, str(self._socket)) from error
+
+    async def _events(self, call: Any, read: Callable[[Any], _T | None]) -> AsyncIterator[_T]:
+        try:
+            async for message in call:
+                event = read(message)
+                if event is not None:
+                    yield event
+        except aio.AioRpcError as error:
+            raise local_error(error, str(self._socket)) from error
+        finally:
+            call.cancel()
+
+
+async def wait_until_ready(paths: Paths, timeout_s: float) -> views.StatusView:
+    """Wait until an agent answers on these paths; return its status.
+
+    Raises:
+        UnreachableError: none does within ``timeout_s``.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        try:
+            async with AgentClient(paths) as client:
+                return await client.status()
+        except UnreachableError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_POLL_S)
+
+
+def _usable_socket(paths: Paths, *, change: bool) -> Path:
+    candidates = [paths.admin_socket] if change else [paths.admin_socket, paths.view_socket]
+    found = [path for path in candidates if _exists(path)]
+    for path in found:
+        if os.access(path, os.W_OK):
+            return path
+    if not found:
+        raise UnreachableError(
+            f"no agent answers on {candidates[0]}.",
+            fix="start one with: pyrdma-agent serve; or name its directory with --run-dir",
+        )
+    raise NotAllowedError(
+        f"you may not open {found[0]}.", fix="run this as the agent's own user, for example with sudo -u"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it may be there; we may not look
+    return True

@@ -1,0 +1,89 @@
+"""The Operator service: people and tools of this node.
+
+One instance per socket; the one on the view socket changes nothing.
+"""
+
+# ruff: noqa: N802, ARG002 - the protocol file names the methods, gRPC their arguments
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+from agent.daemon.node import Node
+from agent.errors import NotAllowedError
+from agent.limits import LONG_CALL_S, SHORT_CALL_S, STOP_CALL_S
+from agent.local.views import PublishEvent, RunEvent
+from agent.rpc import convert
+from agent.rpc import pyrdma_pb2 as pb
+from agent.rpc.errors import Context, answering
+from agent.rpc.pyrdma_pb2_grpc import OperatorServicer
+from agent.rpc.streams import Work, stream_of
+
+
+class Operator(OperatorServicer):
+    """Answers the calls of one socket.
+
+    Args:
+        node: what answers.
+        may_change: whether calls that change something are allowed on this socket.
+    """
+
+    def __init__(self, node: Node, *, may_change: bool) -> None:
+        self._node = node
+        self._may_change = may_change
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """Return the node at a glance."""
+        async with answering(context, SHORT_CALL_S):
+            return convert.status_to(await self._node.status())
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """Return the models known here."""
+        async with answering(context, SHORT_CALL_S):
+            return pb.ListModelsResponse(models=map(convert.model_to, await self._node.models()))
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
+        """Return leases, newest first."""
+        async with answering(context, SHORT_CALL_S):
+            leases = await self._node.leases(include_ended=request.include_ended)
+            return pb.ListLeasesResponse(leases=map(convert.lease_to, leases))
+
+    async def ListTransfers(
+        self, request: pb.ListTransfersRequest, context: Context
+    ) -> pb.ListTransfersResponse:
+        """Return transfers, running ones first."""
+        async with answering(context, SHORT_CALL_S):
+            return pb.ListTransfersResponse(transfers=map(convert.transfer_to, self._node.transfers()))
+
+    async def Publish(self, request: pb.PublishRequest, context: Context) -> AsyncIterator[pb.PublishEvent]:
+        """Publish a folder and say how far it is."""
+        async with answering(context, LONG_CALL_S):
+            self._refuse_viewers()
+            folder, name = Path(request.folder), request.name
+            work: Work[PublishEvent] = lambda emit: self._node.publish(folder, name, emit)  # noqa: E731
+            async with aclosing(stream_of(work)) as events:
+                async for event in events:
+                    yield convert.publish_event_to(event)
+
+    async def Run(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunEvent]:
+        """Start a model and say how far it is."""
+        async with answering(context, LONG_CALL_S):
+            self._refuse_viewers()
+            work: Work[RunEvent] = lambda emit: self._node.run(request.model, emit)  # noqa: E731
+            async with aclosing(stream_of(work)) as events:
+                async for event in events:
+                    yield convert.run_event_to(event)
+
+    async def StopLease(self, request: pb.StopLeaseRequest, context: Context) -> pb.StopLeaseResponse:
+        """End a lease."""
+        async with answering(context, STOP_CALL_S):
+            self._refuse_viewers()
+            return pb.StopLeaseResponse(lease=convert.lease_to(await self._node.stop(request.lease_id)))
+
+    def _refuse_viewers(self) -> None:
+        if not self._may_change:
+            raise NotAllowedError(
+                "the view socket does not change anything.", fix="use admin.sock, as the agent's own user"
+            )
