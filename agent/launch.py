@@ -169,6 +169,32 @@ class RunnerProcess:
             os.killpg(self.pid, number)
 
 
+async def start_runner(command: Sequence[str]) -> RunnerProcess:
+    """Start a process that speaks a runner's protocol; it gets ``--control-fd N`` as its last arguments.
+
+    Raises:
+        RunnerError: no process can be started.
+    """
+    channel, theirs = Channel.pair()
+    with theirs:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *("--control-fd", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=child_environment(os.environ),
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            channel.close()
+            raise RunnerError(f"no runner could be started: {error.strerror}.") from error
+    return RunnerProcess(process, channel)
+
+
 class RunnerLauncher:
     """Starts runners and the check of a folder.
 
@@ -191,25 +217,7 @@ class RunnerLauncher:
                 f"this node cannot run models: {', '.join(missing)} not installed.",
                 fix="install the extra: pip install 'pyrdma-agent[engine]'",
             )
-        channel, theirs = Channel.pair()
-        with theirs:
-            command = ["-m", "agent.runner", "--control-fd", str(theirs.fileno()), *self._hidden]
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                    env=child_environment(os.environ),
-                    cwd="/",
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-            except OSError as error:
-                channel.close()
-                raise RunnerError(f"no runner could be started: {error.strerror}.") from error
-        return RunnerProcess(process, channel)
+        return await start_runner([sys.executable, "-m", "agent.runner", *self._hidden])
 
     async def check(self, folder: Path) -> str:
         """Check in a process of its own that the folder's model can be bound; return a note or nothing.

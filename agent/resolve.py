@@ -38,11 +38,15 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A peer's word that it holds an image under the name."""
+    """A peer's word that it holds an image under the name.
+
+    ``peer`` is the address by which we reach it, ``node`` what it calls itself: for people, never identity.
+    """
 
     peer: str
     image_id: ImageId
     total_bytes: int
+    node: str
 
 
 def check_name(name: str) -> str:

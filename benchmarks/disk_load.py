@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> None:
                 prepare(file)
                 started_s = time.perf_counter()
                 tensors = load_file(file)
-                touched = sum(int(tensor.view(-1)[::2048].view(dtype=_bits()).sum()) for tensor in tensors.values())
+                touched = sum(
+                    int(tensor.view(-1)[::2048].view(dtype=_bits()).sum()) for tensor in tensors.values()
+                )
                 into.append(nbytes / (time.perf_counter() - started_s) / 1e9)
                 del tensors, touched
     Figure(

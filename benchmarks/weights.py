@@ -20,7 +20,7 @@ def weight_folder(nbytes: int) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pyrdma-bench-"))
     count = max(1, round(nbytes / TENSOR_BYTES))
     header = {
-        f"layer.{i}.weight": {
+        f"layer_{i}_weight": {
             "dtype": "BF16",
             "shape": [TENSOR_BYTES // 2],
             "data_offsets": [i * TENSOR_BYTES, (i + 1) * TENSOR_BYTES],

@@ -28,6 +28,8 @@ class Attachment:
     """
 
     def __init__(self, manifest: Manifest, fds: list[int], extent_bytes: int, pin: int) -> None:
+        if manifest.layout.total_bytes > len(fds) * extent_bytes:
+            raise ChannelError("a process of this node sent less memory than its image has.")
         self.manifest = manifest
         self._mapping = map_extents(fds, extent_bytes, Access.PRIVATE)
         self._pin = pin

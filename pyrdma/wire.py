@@ -4,7 +4,8 @@ A message is one packet of a ``SOCK_SEQPACKET`` Unix socket: a JSON object of at
 and at most ``MAX_MESSAGE_FDS`` descriptors. What does not fit travels as a descriptor (a sealed memfd, see
 ``pyrdma.memory``). No message is ever evaluated; a packet that is no JSON object ends the channel.
 
-A channel belongs to one reader and any number of writers; it keeps no queue of its own.
+A channel belongs to one reader and any number of writers; it keeps no queue of its own. Closing it ends every
+wait on it with ``ChannelError``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._sending = asyncio.Lock()
+        self._waiters: set[asyncio.Future[None]] = set()
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -52,6 +55,12 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket; the other end reads the end of the channel."""
+        for waiter in self._waiters:
+            # Now, not when the waiter runs: by then its descriptor may be the number of another socket.
+            _forget(waiter.get_loop(), self._sock.fileno())
+            if not waiter.done():
+                waiter.set_exception(ChannelError("this channel was closed."))
+        self._waiters.clear()
         self._sock.close()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
@@ -61,8 +70,8 @@ class Channel:
             ChannelError: the other end is gone, or the message is past the limits.
         """
         payload = _encode(message, fds)
-        self._sock.setblocking(True)
         try:
+            self._sock.setblocking(True)
             socket.send_fds(self._sock, [payload], list(fds), socket.MSG_NOSIGNAL)
         except OSError as error:
             raise ChannelError(f"a process of this node closed its channel ({error.strerror}).") from error
@@ -74,38 +83,52 @@ class Channel:
             ChannelError: the channel ended, or what came is no message.
             TimeoutError: nothing came within ``timeout_s``.
         """
-        self._sock.settimeout(timeout_s)
-        return self._read()
+        return self._read(timeout_s)
 
     async def asend(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message without blocking the event loop; raises as ``send``."""
         payload = _encode(message, fds)
-        loop = asyncio.get_running_loop()
-        while True:
-            self._sock.setblocking(False)
-            try:
-                socket.send_fds(self._sock, [payload], list(fds), socket.MSG_NOSIGNAL)
-                return
-            except (BlockingIOError, InterruptedError):
-                await _ready(loop, self._sock.fileno(), writing=True)
-            except OSError as error:
-                raise ChannelError(
-                    f"a process of this node closed its channel ({error.strerror})."
-                ) from error
+        async with self._sending:  # an event loop wakes one writer of a descriptor, not several
+            while True:
+                try:
+                    self._sock.setblocking(False)
+                    socket.send_fds(self._sock, [payload], list(fds), socket.MSG_NOSIGNAL)
+                    return
+                except (BlockingIOError, InterruptedError):
+                    await self._ready(writing=True)
+                except OSError as error:
+                    raise ChannelError(
+                        f"a process of this node closed its channel ({error.strerror})."
+                    ) from error
 
     async def arecv(self) -> tuple[Message, list[int]]:
         """Receive one message without blocking the event loop; raises as ``recv``."""
-        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)  # a writer that never pauses does not starve the loop of its reader
         while True:
-            self._sock.setblocking(False)
             try:
-                return self._read()
+                return self._read(0.0)
             except (BlockingIOError, InterruptedError):
-                await _ready(loop, self._sock.fileno(), writing=False)
+                await self._ready(writing=False)
 
-    def _read(self) -> tuple[Message, list[int]]:
+    async def _ready(self, *, writing: bool) -> None:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        fd = self._sock.fileno()
+        add = loop.add_writer if writing else loop.add_reader
+        remove = loop.remove_writer if writing else loop.remove_reader
+        add(fd, lambda: waiter.done() or waiter.set_result(None))
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.discard(waiter)
+                remove(fd)
+
+    def _read(self, timeout_s: float | None) -> tuple[Message, list[int]]:
         room = socket.CMSG_SPACE(MAX_MESSAGE_FDS * _FD_BYTES)
         try:
+            self._sock.settimeout(timeout_s)
             payload, ancillary, flags, _ = self._sock.recvmsg(
                 MAX_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC
             )
@@ -151,12 +174,6 @@ def _close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-async def _ready(loop: asyncio.AbstractEventLoop, fd: int, *, writing: bool) -> None:
-    waiter: asyncio.Future[None] = loop.create_future()
-    add = loop.add_writer if writing else loop.add_reader
-    remove = loop.remove_writer if writing else loop.remove_reader
-    add(fd, lambda: waiter.done() or waiter.set_result(None))
-    try:
-        await waiter
-    finally:
-        remove(fd)
+def _forget(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    loop.remove_reader(fd)
+    loop.remove_writer(fd)

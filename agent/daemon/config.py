@@ -9,9 +9,8 @@ from agent.paths import Paths
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """The options of ``serve``; ``peers`` are gRPC addresses of other nodes' Node services."""
+    """Where the node lives, what it calls itself, how many warm runners it keeps."""
 
     paths: Paths
     name: str
-    peers: tuple[str, ...] = ()
-    spares: int = 1
+    spares: int

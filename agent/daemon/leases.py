@@ -192,6 +192,7 @@ class Leases:
 
 
 def _start_view(supplied: Supplied, phases: tuple[PhaseView, ...], ready_s: float) -> StartView:
+    connect = (PhaseView("connect", supplied.connect_s),) if supplied.connect_s else ()
     return StartView(
         lane=supplied.lane,
         bytes=supplied.bytes,
@@ -199,6 +200,6 @@ def _start_view(supplied: Supplied, phases: tuple[PhaseView, ...], ready_s: floa
         verify_s=supplied.verify_s,
         ready_s=ready_s,
         verified=True,
-        phases=phases,
+        phases=(*connect, *phases),
         sources=supplied.sources,
     )

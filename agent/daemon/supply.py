@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from agent.errors import PeerNodeError, UnknownModelError
 from agent.limits import MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
 from agent.local.views import NoteView, ProgressView, SourceView
 from agent.resolve import ModelRef, Offer, choose
-from pyrdma.cache.client import PullSource
+from pyrdma.cache.client import Progress, PullSource
 from pyrdma.errors import Error, LocalError, NoSourceError
 from pyrdma.image.manifest import ImageId, Manifest
 
@@ -40,6 +41,15 @@ class Supplied:
     pull_s: float = 0.0
     verify_s: float = 0.0
     sources: tuple[SourceView, ...] = ()
+    connect_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A peer that has an image, and what people call it."""
+
+    peer: Peer
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class Found:
     """An image that a reference stands for, and the peers that have it."""
 
     image_id: ImageId
-    peers: tuple[Peer, ...]
+    holders: tuple[Holder, ...]
 
 
 class Supply:
@@ -73,7 +83,7 @@ class Supply:
             return Found(local, ())
         offers, unreachable = await self._ask(ref)
         image_id = choose(ref, None, [offer for _, offer in offers], unreachable=unreachable)
-        return Found(image_id, tuple(peer for peer, offer in offers if offer.image_id == image_id))
+        return Found(image_id, _holders([one for one in offers if one[1].image_id == image_id]))
 
     async def provide(self, name: str, found: Found, emit: Emit) -> Supplied:
         """Bring the image into memory, whole and verified.
@@ -109,42 +119,47 @@ class Supply:
         return None
 
     async def _from_peers(self, name: str, found: Found, emit: Emit) -> Supplied:
-        peers = found.peers
-        if not peers:
+        begun = time.monotonic()
+        holders = found.holders
+        if not holders:
             offers, unreachable = await self._ask(ModelRef("", found.image_id))
-            peers = tuple(peer for peer, _ in offers)
-            if not peers:
+            holders = _holders(offers)
+            if not holders:
                 silent = f" Not reachable: {', '.join(unreachable)}." if unreachable else ""
                 raise UnknownModelError(
                     f"the image of {name} is neither in memory, nor in its folder, nor at a peer.{silent}",
                     fix="publish it again with: pyrdma-agent publish FOLDER --name NAME",
                 )
-        manifest = await self._manifest(found.image_id, peers)
+        manifest = await self._manifest(found.image_id, [holder.peer for holder in holders])
         limit_s = SOURCE_SLACK_S + manifest.layout.total_bytes / MIN_PULL_BYTES_PER_S
         address = await self._keeper.cache.lane_address()
-        begun = time.monotonic()
         async with AsyncExitStack() as open_sources:
             sources = []
             refusals = []
-            for peer in peers:
+            for holder in holders:
                 try:
                     grant = await open_sources.enter_async_context(
-                        peer.open_source(found.image_id, address, limit_s)
+                        holder.peer.open_source(found.image_id, address, limit_s)
                     )
-                    sources.append(PullSource(name=peer.address, grant=grant))
+                    sources.append(PullSource(name=holder.name, grant=grant))
                 except PeerNodeError as error:
                     refusals.append(error.message)
                     emit(NoteView(error.message))
             if not sources:
                 raise NoSourceError(f"no peer lends {name}: {' '.join(refusals)}", fix="try again later")
             with self._transfers.record(name, found.image_id.hex(), "pull", emit) as on_progress:
+                connect_s = time.monotonic() - begun
                 report = await self._keeper.cache.pull(manifest, sources, on_progress)
+                # The last word on each source comes with the report.
+                total = manifest.layout.total_bytes
+                on_progress(Progress(total, total, report.lane, report.sources))
         _log.info("pulled %s over %s: %d bytes in %.2f s", name, report.lane, report.bytes, report.seconds)
         await self._catalogue.remember_pulled(name, manifest)
         return Supplied(
             lane=report.lane,
             bytes=report.bytes,
-            pull_s=time.monotonic() - begun,
+            pull_s=report.seconds,
+            connect_s=connect_s,
             verify_s=report.verify_s,
             sources=tuple(map(source_view, report.sources)),
         )
@@ -173,3 +188,9 @@ class Supply:
             elif answer is not None:
                 raise answer
         return offers, unreachable
+
+
+def _holders(offers: Sequence[tuple[Peer, Offer]]) -> tuple[Holder, ...]:
+    # What a node calls itself is its own word: two that say the same are told apart by address.
+    said = Counter(offer.node for _, offer in offers)
+    return tuple(Holder(peer, o.node if said[o.node] == 1 and o.node else peer.address) for peer, o in offers)

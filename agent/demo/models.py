@@ -27,12 +27,12 @@ _WEIGHT_STD: Final = 0.02  # what Llama's own configuration starts from
 _CONTEXT_TOKENS: Final = 2048
 _SPECIAL: Final = ("<unk>", "<s>", "</s>")
 _CORPUS: Final = (
-    "Many laboratories own graphics processors that stand idle at night while others wait for them by day.",
+    "Many laboratories own graphics processors that stand idle at night while others wait for them.",
     "A borrowed processor is of little use while its memory is filled slowly from a disk far away.",
-    "Weights that already lie in the memory of one machine can be in the memory of another within seconds.",
-    "Each piece is proven by its digest before anyone may use it, and a source that lies is named and dropped.",
-    "The owner of a machine keeps the last word: local work comes first, and what was lent is given back in time.",
-    "Ask the model a question and it will answer; what this one says has no meaning, for it has learnt nothing.",
+    "Weights that lie in the memory of one machine can be in that of another within seconds.",
+    "Each piece is proven by its digest before anyone may use it; a source that lies is dropped.",
+    "The owner keeps the last word: local work comes first, and what was lent is given back in time.",
+    "Ask the model a question and it will answer; what this one says means nothing, it has learnt nothing.",
 )
 _TEMPLATE: Final = (
     "{% for message in messages %}{{ '[' + message['role'] + '] ' + message['content'] + '\n' }}{% endfor %}"
@@ -104,10 +104,7 @@ def _write_tokenizer(folder: Path) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     # Printable ASCII only: whatever a random model says can be shown, token by token.
-    readable = sorted(symbol for symbol in pre_tokenizers.ByteLevel.alphabet() if symbol.isascii()) + [
-        "Ġ",
-        "Ċ",
-    ]
+    readable = [*sorted(filter(str.isascii, pre_tokenizers.ByteLevel.alphabet())), "Ġ", "Ċ"]
     trainer = trainers.BpeTrainer(
         vocab_size=1024, special_tokens=list(_SPECIAL), initial_alphabet=readable, show_progress=False
     )
@@ -160,11 +157,8 @@ def _write_weights(folder: Path, tensors: list[_Tensor], *, seed: int) -> None:
     values = _Values(seed)
     placed: dict[str, str] = {}
     for index, shard in enumerate(shards):
-        name = (
-            "model.safetensors"
-            if len(shards) == 1
-            else f"model-{index + 1:05}-of-{len(shards):05}.safetensors"
-        )
+        count = len(shards)
+        name = f"model-{index + 1:05}-of-{count:05}.safetensors" if count > 1 else "model.safetensors"
         placed.update((tensor, name) for tensor, _ in shard)
         with (folder / name).open("wb") as file:
             file.write(build_header(lay_out((tensor, "BF16", shape) for tensor, shape in shard).tensors))
@@ -191,18 +185,19 @@ class _Values:
     def write(self, file: BinaryIO, shape: tuple[int, ...]) -> None:
         """Write one tensor's values."""
         if len(shape) == 1:
-            file.write(np.full(shape, 0x3F80, dtype=np.uint16))  # 1.0
+            file.write(np.full(shape, 0x3F80, dtype=np.uint16).data)  # 1.0
             return
         left = int(np.prod(shape))
         while left:
             count = min(left, _POOL_VALUES)
             start = int(self._random.integers(0, _POOL_VALUES))
-            pattern = np.uint16(int(self._random.integers(0, 2)) << 15 | int(self._random.integers(0, 128)))
+            sign, low_bits = self._random.integers(0, (2, 32))
+            pattern = np.uint16(sign << 15 | low_bits)
             turned = self._stretch[:count]
             head = min(count, _POOL_VALUES - start)
             np.bitwise_xor(self._pool[start : start + head], pattern, out=turned[:head])
             np.bitwise_xor(self._pool[: count - head], pattern, out=turned[head:])
-            file.write(turned)
+            file.write(turned.data)
             left -= count
 
 

@@ -44,7 +44,10 @@ class NodeService(NodeServicer):
             found = await self._node.find_image(ref, image_id)
             if found is None:
                 return pb.FindImageResponse(found=False)
-            return pb.FindImageResponse(found=True, image_id=bytes(found[0]), total_bytes=found[1])
+            image, size = found
+            return pb.FindImageResponse(
+                found=True, image_id=bytes(image), total_bytes=size, node=self._node.name
+            )
 
     async def GetManifest(
         self, request: pb.GetManifestRequest, context: Context

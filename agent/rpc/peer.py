@@ -71,9 +71,10 @@ class PeerClient:
         if not answer.found:
             return None
         try:
-            return Offer(self.address, ImageId(answer.image_id), answer.total_bytes)
+            image_id = ImageId(answer.image_id)
         except Error as error:
             raise PeerNodeError(f"the peer {self.address} sent what is no image id.") from error
+        return Offer(self.address, image_id, answer.total_bytes, printable(answer.node, MAX_NAME_CHARS))
 
     async def manifest(self, image_id: ImageId) -> Manifest:
         """Return the image's manifest, checked by its id.

@@ -347,14 +347,16 @@ class FindImageRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ...) -> None: ...
 
 class FindImageResponse(_message.Message):
-    __slots__ = ("found", "image_id", "total_bytes")
+    __slots__ = ("found", "image_id", "total_bytes", "node")
     FOUND_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     found: bool
     image_id: bytes
     total_bytes: int
-    def __init__(self, found: _Optional[bool] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+    node: str
+    def __init__(self, found: _Optional[bool] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
 
 class GetManifestRequest(_message.Message):
     __slots__ = ("image_id",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         return _OK  # nobody is there any more: the ordinary end
     except Error as error:
         return _report(channel, error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the agent must be told
         return _report(channel, LocalError(f"the runner broke ({type(error).__name__}: {error})."))
     return _OK
 
@@ -55,16 +56,14 @@ def _stay_offline() -> None:
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
         TOKENIZERS_PARALLELISM="true",
-        HOME="/tmp",
-        TMPDIR="/tmp",
+        HOME="/tmp",  # noqa: S108 - private to the sandbox
+        TMPDIR="/tmp",  # noqa: S108
     )
 
 
 def _report(channel: Channel, error: Error) -> int:
-    try:
+    with contextlib.suppress(ChannelError):
         channel.send({"op": "failed", "code": error.code, "message": error.message, "fix": error.fix})
-    except ChannelError:
-        pass
     return _FAILED
 
 

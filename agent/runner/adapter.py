@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,9 @@ from pyrdma.errors import BindingError
 from pyrdma.image.layout import TensorSpan
 from pyrdma.tensors import DTYPES
 
-_NO_CODE: Final = "only architectures that transformers itself contains can be served; code that comes with a model never runs"
+_NO_CODE: Final = (
+    "only architectures that transformers itself contains can be served; a model's own code never runs"
+)
 _SAVE_AGAIN: Final = (
     "load the model with transformers, save it again with save_pretrained(), and publish that folder"
 )
@@ -70,11 +72,14 @@ def build_on_meta(folder: Path, spans: Sequence[TensorSpan]) -> PreTrainedModel:
             "config.json has a quantization_config: such weights need conversion while they are loaded.",
             fix="publish the model in the element type it was trained in",
         )
+    architecture: Any = kind
     dtype = _dtype(config, spans)
     _settle(config, dtype)
     try:
-        with transformers.utils.generic.ContextManagers(kind.get_init_context(dtype, False, False, None)):
-            model: PreTrainedModel = kind(config)
+        with transformers.utils.generic.ContextManagers(
+            architecture.get_init_context(dtype, False, False, None)
+        ):
+            model: PreTrainedModel = architecture(config)
             patch_output_recorders(model)
     except Exception as error:
         raise BindingError(
@@ -105,7 +110,7 @@ def refuse_conversion(model: PreTrainedModel, names: Iterable[str]) -> None:
         renamed, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, expected)
         if renamed in expected and (renamed != name or converter is not None):
             raise BindingError(
-                f"{type(model).__name__} needs weight conversion: {name} becomes {renamed} while it is loaded.",
+                f"{type(model).__name__} needs weight conversion: {name} becomes {renamed} on loading.",
                 fix=_SAVE_AGAIN,
             )
 
@@ -118,12 +123,13 @@ def compute_rest(model: torch.nn.Module, device: torch.device) -> None:
     """
     assert isinstance(model, PreTrainedModel)
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers' own mark: do not touch
+        # transformers' own mark: do not touch.
+        tensor._is_hf_initialized = True  # noqa: SLF001
     computed = dict(model.named_non_persistent_buffers(remove_duplicate=False))
     for name, old in computed.items():
         parent, _, attribute = name.rpartition(".")
         fresh = torch.full_like(old, _UNTOUCHED if old.dtype.is_signed else 0, device=device)
-        model.get_submodule(parent)._buffers[attribute] = fresh
+        setattr(model.get_submodule(parent), attribute, fresh)
     model.initialize_weights()
     left = [
         name
@@ -185,13 +191,11 @@ class PinnedModel:
         self._model = model
         self._tokenizer = tokenizer
 
-    def process_model_name(self, model_id: str) -> str:
+    def process_model_name(self, *_: object) -> str:
         """Return the lease's model name for any name."""
         return self._name
 
-    def load_model_and_processor(
-        self, model_id_and_revision: str, gguf_file: str | None = None
-    ) -> tuple[PreTrainedModel, Any]:
+    def load_model_and_processor(self, *_: object, **__: object) -> tuple[PreTrainedModel, Any]:
         """Return the model that is there; nothing is loaded."""
         return self._model, self._tokenizer
 
@@ -209,8 +213,8 @@ class Handlers:
         pinned = PinnedModel(name, model, tokenizer)
         state = GenerationState()
         state.get_manager(name)  # starts the thread that generates
-        self._chat = _SamplingChat(pinned, state)  # type: ignore[arg-type]
-        self._completion = _SamplingCompletion(pinned, state)  # type: ignore[arg-type]
+        self._chat = _SamplingChat(pinned, state)
+        self._completion = _SamplingCompletion(pinned, state)
 
     async def chat(self, body: dict[str, Any], request_id: str) -> Response:
         """Answer a chat request, as JSON or as a stream of events."""
@@ -266,20 +270,20 @@ def _settle(config: PreTrainedConfig, dtype: torch.dtype) -> None:
     for part in parts:
         if isinstance(part, PreTrainedConfig):
             part.dtype = dtype
-            part._attn_implementation = None
+            part._attn_implementation = None  # noqa: SLF001 - no public name
     config.name_or_path = ""
 
 
 def _keep_in_fp32(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    plan = model._get_dtype_plan(dtype)
+    plan = model._get_dtype_plan(dtype)  # noqa: SLF001 - no public name
     if not plan:
         return
     # Globs, searched for anywhere in a name: what from_pretrained does with them.
     pattern = re.compile("|".join(key.replace("*", ".*") for key in plan))
     for prefix, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and pattern.search(f"{prefix}.{name}".lstrip(".")):
-                module._parameters[name] = torch.nn.Parameter(parameter.float(), requires_grad=False)
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if pattern.search(f"{prefix}.{name}".lstrip(".")):
+                setattr(module, name, torch.nn.Parameter(parameter.float(), requires_grad=False))
 
 
 def _first_line(error: BaseException) -> str:

@@ -131,11 +131,11 @@ class _Service:
         # One thread: forward passes side by side are slower than one after the other.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, _: Request) -> Response:
         """Say that the model is there."""
         return JSONResponse({"status": "ok"})
 
-    async def models(self, request: Request) -> Response:
+    async def models(self, _: Request) -> Response:
         """Name the one model."""
         model = {"id": self._engine.name, "object": "model", "created": self._created, "owned_by": "pyrdma"}
         return JSONResponse({"object": "list", "data": [model]})
@@ -228,16 +228,16 @@ def _refusal(error: ApiError) -> Response:
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 
-async def _on_api_error(request: Request, error: Exception) -> Response:
+async def _on_api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return _refusal(error)
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
+async def _on_http_error(_: Request, error: Exception) -> Response:
     # Starlette's own (no such route or method), and what transformers' handlers raise.
     assert isinstance(error, HTTPException)
     return _refusal(ApiError(error.status_code, str(error.detail)))
 
 
-async def _on_defect(request: Request, error: Exception) -> Response:
+async def _on_defect(_: Request, error: Exception) -> Response:
     return _refusal(ApiError(500, f"the model could not answer ({type(error).__name__})."))

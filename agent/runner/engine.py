@@ -113,8 +113,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """Return one vector for each text, and how many tokens they had after cutting to the model's
-        length."""
+        """Return one vector for each text, and how many tokens they had once cut to the model's length."""
         assert self._pooling is not None
         limit = min(self._pooling.max_tokens or self.context_tokens, self.context_tokens)
         vectors: list[list[float]] = []

@@ -1,5 +1,8 @@
-"""From token states to one vector, as a model's own files say it (the layout of sentence-transformers'
-folders)."""
+"""From token states to one vector, as a model's own files say it.
+
+The files are those of sentence-transformers' folders: ``modules.json``, the pooling module's ``config.json``,
+``sentence_bert_config.json``.
+"""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ async def _serve(engine: TransformersEngine, lease: Lease, *, channel: Channel, 
     control.cancel()
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server):  # type: ignore[misc]
     """Tells the channel when it accepts connections."""
 
     def __init__(self, config: uvicorn.Config, phases: Phases) -> None:

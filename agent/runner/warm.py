@@ -1,9 +1,8 @@
-"""Everything slow that a lease or its first request would meet, done on throw-away models while it is a
-spare.
+"""Everything slow that a lease or its first request would meet, done while the runner is a spare.
 
-Two tiny models go the way of the real one: written as side files, built on ``meta`` from them, and asked by
-real requests through the real app. Modules that load lazily, tables, compiled templates, threads and kernels
-are all there afterwards.
+Two tiny throw-away models go the way of the real one: written as side files, built on ``meta`` from them, and
+asked by real requests through the real app. Modules that load lazily, tables, compiled templates, threads and
+kernels are all there afterwards.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from agent.runner.engine import TransformersEngine
 from agent.runner.pooling import Pooling
 
 _KEY: Final = "warm"
+_UNKNOWN: Final = "<unk>"
 _TEMPLATE: Final = (
     "{% for message in messages %}{{ message['role'] + ' ' + message['content'] + ' ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}"
@@ -41,13 +41,12 @@ _TEMPLATE: Final = (
 def warm_up(device: torch.device) -> None:
     """Ask two tiny models once each through the app that will serve the real one."""
     words = {
-        word: index for index, word in enumerate(["<pad>", "<unk>", "</s>", "user", "assistant", "warm"])
+        word: index for index, word in enumerate(["<pad>", _UNKNOWN, "</s>", "user", "assistant", "warm"])
     }
-    raw = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    raw = Tokenizer(models.WordLevel(words, unk_token=_UNKNOWN))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="</s>", chat_template=_TEMPLATE
-    )
+    names = {"pad_token": "<pad>", "unk_token": _UNKNOWN, "eos_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, chat_template=_TEMPLATE, **names)
     sizes: dict[str, Any] = {
         "vocab_size": len(words),
         "hidden_size": 16,

@@ -18,6 +18,7 @@ runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -36,7 +37,8 @@ __all__ = ["Confinement", "enter"]
 
 _FIX: Final = (
     "allow user namespaces for this user (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
-    "kernel.apparmor_restrict_unprivileged_userns), or run the agent as root; in a container give it CAP_SYS_ADMIN and an unmasked /proc"
+    "kernel.apparmor_restrict_unprivileged_userns), or run the agent as root; in a container give it "
+    "CAP_SYS_ADMIN and an unmasked /proc"
 )
 
 
@@ -71,7 +73,7 @@ def enter(confinement: Confinement) -> None:
         raise LocalError(
             f"runners need the namespaces of Linux; this is {sys.platform}.", fix="use a Linux machine"
         )
-    if len(os.listdir("/proc/self/task")) != 1:
+    if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise LocalError(
             "a sandbox can only be entered by a process with one thread.", fix="report this; it is a defect"
         )
@@ -79,8 +81,8 @@ def enter(confinement: Confinement) -> None:
     shown = exposed(folders, confinement.hidden)
     if shown is not None:
         raise LocalError(
-            f"the folder {shown} would be visible to models, because Python's own folders lie in or around it.",
-            fix="name a state and run directory outside of the Python installation and of the program's folders",
+            f"the folder {shown} would be visible to models: it lies in a folder that Python itself needs.",
+            fix="name a state and run directory outside of the Python installation and of the program",
         )
     _close_others(confinement.keep_fds)
     try:
@@ -101,9 +103,10 @@ def _new_namespaces(*, network: bool) -> None:
     if uid == 0:
         try:
             kernel.unshare(flags)
-            return
         except PermissionError:
             pass  # root in a container without CAP_SYS_ADMIN: as any other user
+        else:
+            return
     kernel.unshare(flags | kernel.CLONE_NEWUSER)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
@@ -158,9 +161,7 @@ def _give_up_rights(families: Sequence[int]) -> None:
 
 def _close_others(keep: Sequence[int]) -> None:
     kept = {0, 1, 2, *keep}
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the listing's own, closed by now
+    for fd in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if fd not in kept:
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
+                os.close(fd)

@@ -1,10 +1,9 @@
-"""The file system that a sandboxed process sees: what Python and a GPU driver need, read only, and nothing
-else.
+"""The file system that a sandboxed process sees: what Python and a GPU driver need, and nothing else.
 
-The root is an empty tmpfs that becomes read only itself. Folders are bound into it under their own names, so
-that paths which Python already knows stay valid. ``/tmp`` and ``/dev/shm`` are private and in memory,
-``/proc`` shows this process only, ``/etc`` holds four generated or harmless files. No other path of the
-machine exists in there.
+The root is an empty tmpfs that becomes read only itself. Folders are bound into it under their own names,
+read only, so that paths which Python already knows stay valid. ``/tmp`` and ``/dev/shm`` are private and in
+memory, ``/proc`` shows this process only, ``/etc`` holds a few generated or harmless files. No other path of
+the machine exists.
 """
 
 from __future__ import annotations
@@ -47,7 +46,8 @@ _FLAGS: Final = {
     "nodiratime": MS_NODIRATIME,
     "relatime": MS_RELATIME,
 }
-_NEW_ROOT: Final = "/tmp"
+_NEW_ROOT: Final = "/tmp"  # noqa: S108 - covered in a mount namespace of our own; it exists everywhere
+_PRIVATE: Final = ("tmp", "dev/shm")
 _TMP_SHARE: Final = "25%"
 """Of the machine's memory, for ``/tmp`` and ``/dev/shm`` each: side files and torch's scratch files, not
 weights."""
@@ -98,13 +98,13 @@ def enter_root(folders: Sequence[Path]) -> None:
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     # The new root covers /tmp, so everything is opened before and bound through its descriptor.
     binds = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in _all_binds(folders)]
-    links = [(Path(path), os.readlink(path)) for path in _SYSTEM if os.path.islink(path)]
+    links = [(path, path.readlink()) for path in map(Path, _SYSTEM) if path.is_symlink()]
     mount("tmpfs", _NEW_ROOT, kind="tmpfs", flags=MS_NOSUID | MS_NODEV, data="size=16m,mode=0755")
     root = Path(_NEW_ROOT)
     for link, target in links:
         (root / link.relative_to("/")).symlink_to(target)
     # Before the binds: what is shown may lie below /tmp.
-    for name in ("tmp", "dev/shm"):
+    for name in _PRIVATE:
         place = root / name
         place.mkdir(parents=True, exist_ok=True)
         mount(
@@ -119,16 +119,16 @@ def enter_root(folders: Sequence[Path]) -> None:
     mount("proc", str(proc), kind="proc", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY)
     pivot_into(str(root))
     # Behind the pivot: only now does the kernel's list name nothing but what can be reached.
-    _close_for_writing(writable={"/tmp", "/dev/shm"})
+    _close_for_writing(writable={f"/{name}" for name in _PRIVATE})
 
 
 def _all_binds(folders: Sequence[Path]) -> Iterator[Path]:
     gpus = sorted(path for path in Path("/dev").iterdir() if path.name.startswith(_GPU_PREFIX))
     yield from (path for path in folders if not path.is_symlink())
-    yield from (Path(path) for path in _ETC if os.path.exists(path))
+    yield from filter(Path.exists, map(Path, _ETC))
     yield from (Path("/dev") / name for name in _DEVICES)
     yield from gpus
-    yield from (Path(path) for path in (*_SYS, *(_GPU_SYS if gpus else ())) if os.path.exists(path))
+    yield from filter(Path.exists, map(Path, (*_SYS, *(_GPU_SYS if gpus else ()))))
 
 
 def _bind(fd: int, target: Path) -> None:
@@ -150,7 +150,7 @@ def _write_etc(etc: Path) -> None:
 
 def _close_for_writing(*, writable: set[str]) -> None:
     """Remount everything read only, keeping the flags that a user namespace may not clear."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
         mounts = [(fields[4], fields[5]) for fields in (line.split() for line in lines)]
     for place, options in mounts:
         # The kernel writes blanks and backslashes in paths as octal numbers.

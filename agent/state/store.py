@@ -79,10 +79,8 @@ class Store:
 
         def change(db: Database) -> ImageId | None:
             row = db.execute("SELECT image_id FROM names WHERE name = ?", [record.name]).fetchone()
-            db.table("manifests").insert(
-                {"image_id": bytes(record.image_id), "bytes": manifest.encode()}, pk="image_id", ignore=True
-            )
-            db.table("names").upsert({**asdict(record), "image_id": bytes(record.image_id)}, pk="name")
+            _put(db, "manifests", "image_id", {"image_id": record.image_id, "bytes": manifest.encode()})
+            _put(db, "names", "name", asdict(record))
             db.execute("DELETE FROM manifests WHERE image_id NOT IN (SELECT image_id FROM names)")
             return ImageId(row[0]) if row else None
 
@@ -117,8 +115,7 @@ class Store:
 
     async def put_lease(self, record: LeaseRecord) -> None:
         """Write a lease, new or changed."""
-        row = {**asdict(record), "image_id": bytes(record.image_id)}
-        await self._write(lambda db: db.table("leases").upsert(row, pk="id"))
+        await self._write(lambda db: _put(db, "leases", "id", asdict(record)))
 
     async def leases(self, *, include_ended: bool) -> list[LeaseRecord]:
         """Return leases, newest first, at most ``MAX_LEASES_LISTED``."""
@@ -165,6 +162,17 @@ class Store:
             return result
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _put(db: Database, table: str, key: str, row: dict[str, Any]) -> None:
+    # Not sqlite-utils' upsert: on a full disk its probe for the feature fails and the write is silently lost.
+    columns = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in row)
+    db.execute(
+        f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {changes}",  # noqa: S608 - our own names
+        row,
+    )
 
 
 def _name(row: dict[str, Any]) -> NameRecord:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -63,7 +64,7 @@ class _Server:
             pass  # the owner is gone; run() sees it too
         except Error as error:
             await self._tell_error(name, error)
-        except OSError as error:
+        except Exception as error:  # whatever it is, the owner must not wait for an answer for ever
             await self._tell_error(name, LocalError(f"the weight cache failed ({error})."))
 
     async def _tell_error(self, name: int, error: Error) -> None:
@@ -75,7 +76,7 @@ class _Server:
         service = self._service
         match message["op"]:
             case "status":
-                return status_to_json(service.status()), []
+                return None, [sealed_bytes("status", json.dumps(status_to_json(service.status())).encode())]
             case "publish":
                 manifest = await service.publish(Path(message["folder"]), self._reporter(name))
                 return None, [sealed_bytes("manifest", manifest.encode())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -130,8 +131,8 @@ class CacheClient:
 
     async def status(self) -> CacheStatus:
         """Return what lies in memory and which workers run."""
-        result, _ = await self._call({"op": "status"})
-        return status_from_json(result)
+        _, fds = await self._call({"op": "status"})
+        return status_from_json(json.loads(read_bulk(fds[0], MAX_MANIFEST_BYTES)))
 
     async def publish(self, folder: Path, progress: Callable[[Progress], None]) -> Manifest:
         """Read a folder into donated memory and digest it; raises ImageFormatError, BudgetError."""
@@ -234,9 +235,11 @@ class CacheClient:
             call.parcel.messages.append((message["part"], fds))
         else:
             del self._calls[message["id"]]
-            if call.done.done():
-                return
-            if "error" in message:
+            if call.done.done():  # its caller was cancelled: what came for it is let go of
+                call.parcel.close()
+                for fd in fds:
+                    os.close(fd)
+            elif "error" in message:
                 call.parcel.close()
                 call.done.set_exception(from_code(**message["error"]))
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import socket
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pyrdma.cache.reading import read_folder
 from pyrdma.cache.replicas import Replica, Replicas
 from pyrdma.errors import LocalError
 from pyrdma.image import ImageId, Manifest, scan_folder
+from pyrdma.limits import MAX_MESSAGE_BYTES
 from pyrdma.memory import ExtentPool, sealed_bytes
 from pyrdma.pull.engine import Progress, Pull, PullReport, PullSource
 from pyrdma.transport import SourceGrant
@@ -82,7 +82,10 @@ class CacheService:
             self._pool.release(region)
             raise
         known = self._replicas.find(manifest.image_id)
-        if known is not None and (known.complete or not known.idle):
+        if known is not None and not known.complete and not known.idle:
+            async with self._pull_lock:  # a pull fills it just now: it makes it whole, or leaves it to us
+                known = self._replicas.find(manifest.image_id)
+        if known is not None and known.complete:
             self._pool.release(region)
             known.kept = True
             return manifest
@@ -105,11 +108,11 @@ class CacheService:
     async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
         """Let one peer read a whole image."""
         replica = self._replicas.whole(image_id)
-        lane = await self.lane()
         session = secrets.randbits(64)
-        replica.users += 1
+        replica.users += 1  # before anything is awaited: its memory must not go to another image meanwhile
         self._sessions[session] = replica
         try:
+            lane = await self.lane()
             await lane.serve(
                 session,
                 peer_address,
@@ -170,9 +173,13 @@ class CacheService:
         return parcel_messages(theirs.detach(), manifest_fd, replica.region.fds, replica.region.extent_bytes)
 
     def _unpin(self, ours: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if ours.recv(1) != b"":
+        try:
+            if ours.recv(MAX_MESSAGE_BYTES):
                 return  # whatever a holder writes means nothing; only the end counts
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # reset: the holder ended with something of ours unread
         asyncio.get_running_loop().remove_reader(ours)
         ours.close()
         self._pins.pop(ours).pins -= 1

@@ -60,6 +60,9 @@ class Frame:
         magic, kind, session, offset, nbytes, tag, zero = _FORMAT.unpack(data)
         if magic != _MAGIC or zero or kind not in tuple(Kind):
             return None
-        if kind != Kind.LEAVE and tag & ~TAG_BITS != DATA_TAG:
+        if kind == Kind.LEAVE:
+            if offset or nbytes or tag:
+                return None
+        elif tag & ~TAG_BITS != DATA_TAG:
             return None
         return cls(Kind(kind), session, offset, nbytes, tag)

@@ -35,6 +35,10 @@ _CONTROL_RECEIVES: Final = 64
 """Frames that peers may have on the way to us before UCX must buffer them."""
 _IDLE_ROUNDS: Final = 2
 """Rounds without progress before the worker sleeps: one spare round is cheaper than a wake-up."""
+_FAREWELL_S: Final = 0.05
+"""How long a source that is let go of may keep us from closing: a live one takes 48 bytes at once."""
+_CANCEL_S: Final = 2.0
+"""How long UCX may take to give up what a closed connection had under way; then this process ends instead."""
 
 
 @dataclass(slots=True)
@@ -146,32 +150,49 @@ class UcxWorker:
             if request.completed:
                 busy = True
                 self._take_control(index, request, array)
-        for name, fetch in list(self._fetches.items()):
-            if fetch.request.completed:
-                busy = True
-                del self._fetches[name]
-                reason = _failure(fetch.request)
-                if reason is None:
-                    self._channel.send({"op": "fetched", "fetch": name})
-                else:
-                    self._channel.send({"op": "fetch_failed", "fetch": name, "reason": reason})
-        if any(send.request.completed for send in self._sends):
+        busy = self._finish_fetches() or busy
+        busy = self._finish_sends() or busy
+        if self._lost or self._left:
             busy = True
-            done = [send for send in self._sends if send.request.completed]
+            self._end_lost()
+        return busy
+
+    def _finish_fetches(self) -> bool:
+        done = [(name, fetch) for name, fetch in self._fetches.items() if fetch.request.completed]
+        for name, fetch in done:
+            del self._fetches[name]
+            reason = _failure(fetch.request)
+            if reason is not None and fetch.peer not in self._peers:
+                reason = "the connection to the source ended"
+            if reason is None:
+                self._channel.send({"op": "fetched", "fetch": name})
+            else:
+                self._channel.send({"op": "fetch_failed", "fetch": name, "reason": reason})
+        return bool(done)
+
+    def _finish_sends(self) -> bool:
+        done = [send for send in self._sends if send.request.completed]
+        if done:
             self._sends = [send for send in self._sends if not send.request.completed]
             for send in done:
                 send.done()
+        return bool(done)
+
+    def _end_lost(self) -> None:
+        # An endpoint that failed only plans to cancel what was posted on it; rounds of progress do not do it.
+        self._worker.cancel_inflight_requests()
         while self._lost:
             peer = self._lost.pop()
-            if self._peers.pop(peer, None) is not None:
+            endpoint = self._peers.pop(peer, None)
+            if endpoint is not None:
+                endpoint.close_blocking()
                 self._channel.send({"op": "peer_lost", "peer": peer})
         while self._left:
             session = self._left.pop()
             ended = self._sessions.pop(session, None)
             if ended is not None:
-                ended.endpoint.close()
+                ended.endpoint.close_blocking()
                 self._channel.send({"op": "session_lost", "session": session})
-        return busy
 
     def _post_control(self, index: int | None = None) -> None:
         buffer = np.zeros(FRAME_BYTES, dtype=np.uint8)
@@ -193,23 +214,18 @@ class UcxWorker:
         if frame.kind is Kind.LEAVE:
             self._left.append(frame.session)
             return
-        for name, fetch in list(self._fetches.items()):
-            if fetch.tag == frame.tag:
-                del self._fetches[name]
-                self._channel.send({"op": "fetch_failed", "fetch": name, "reason": "the source refused"})
+        # A source that refuses what it granted is let go of: the receive that waits under the tag ends only with
+        # the connection, and until then the source could still fill the slot.
+        self._lost += [fetch.peer for fetch in self._fetches.values() if fetch.tag == frame.tag]
 
     def _answer(self, frame: Frame) -> None:
         session = self._sessions.get(frame.session)
         if session is None:
             return  # nobody we know: there is no endpoint to answer on
         end = frame.offset + frame.nbytes
-        if (
-            not 0 < frame.nbytes <= PIECE_BYTES
-            or end > session.total_bytes
-            or session.replies >= MAX_REPLIES_IN_FLIGHT
-        ):
-            refusal = Frame(Kind.REFUSE, frame.session, frame.offset, frame.nbytes, frame.tag)
-            self._send(session.endpoint, np.frombuffer(refusal.encode(), np.uint8), CONTROL_TAG, lambda: None)
+        wrong = not 0 < frame.nbytes <= PIECE_BYTES or end > session.total_bytes
+        if session.replies >= 2 * MAX_REPLIES_IN_FLIGHT:
+            self._left.append(frame.session)  # it does not even take refusals: nothing more is queued for it
             return
         session.replies += 1
         session.last_sign_s = time.monotonic()
@@ -218,16 +234,21 @@ class UcxWorker:
             session.replies -= 1
             session.last_sign_s = time.monotonic()
 
-        self._send(session.endpoint, session.view[frame.offset : end], frame.tag, done)
+        if wrong or session.replies > MAX_REPLIES_IN_FLIGHT:
+            refusal = Frame(Kind.REFUSE, frame.session, frame.offset, frame.nbytes, frame.tag)
+            self._send(session.endpoint, np.frombuffer(refusal.encode(), np.uint8), CONTROL_TAG, done)
+        else:
+            self._send(session.endpoint, session.view[frame.offset : end], frame.tag, done)
 
-    def _send(self, endpoint: Any, buffer: Any, tag: int, done: Callable[[], None]) -> None:
+    def _send(self, endpoint: Any, buffer: Any, tag: int, done: Callable[[], None]) -> bool:
         array = self._array(buffer)
         try:
             request = endpoint.tag_send(array, self._ucx.UCXXTag(tag))
         except self._ucx.UCXError:
             done()  # the endpoint is gone; its peer finds out by itself
-            return
+            return False
         self._sends.append(_Pending(request, array, done))
+        return True
 
     # --- what the cache orders ----------------------------------------------------------------------------
 
@@ -266,12 +287,32 @@ class UcxWorker:
         self._peers[peer] = endpoint
 
     def _order_disconnect(self, message: Message, _fds: list[int]) -> None:
-        endpoint = self._peers.pop(message["peer"], None)
+        peer = message["peer"]
+        endpoint = self._peers.pop(peer, None)
         if endpoint is not None:
             leave = Frame(Kind.LEAVE, message["session"], 0, 0, 0)
-            # Closing fails every transfer on it: no late byte of a source that was dropped lands in a slot used
-            # again. The word of farewell goes first; a source that does not get it finds out by our silence.
-            self._send(endpoint, np.frombuffer(leave.encode(), np.uint8), CONTROL_TAG, endpoint.close)
+            sent: list[bool] = []
+            self._send(
+                endpoint, np.frombuffer(leave.encode(), np.uint8), CONTROL_TAG, lambda: sent.append(True)
+            )
+            # The word of farewell goes first; a source that does not get it finds out by our silence.
+            self._progress_until(lambda: bool(sent), _FAREWELL_S)
+            # Cancels what waits on it and closes by force: no late byte of a source that was dropped lands in a
+            # slot used again. (The plain close would leave receives posted for ever.)
+            endpoint.close_blocking()
+        if not self._progress_until(
+            lambda: all(fetch.peer != peer for fetch in self._fetches.values()), _CANCEL_S
+        ):
+            raise LaneError("UCX did not let go of a source, and its worker was ended.")
+        self._channel.send({"op": "disconnected", "peer": peer})
+
+    def _progress_until(self, reached: Callable[[], bool], limit_s: float) -> bool:
+        until_s = time.monotonic() + limit_s
+        while not reached() and time.monotonic() < until_s:
+            self._worker.progress_once()
+            self._finish_fetches()
+            self._finish_sends()
+        return reached()
 
     def _order_fetch(self, message: Message, _fds: list[int]) -> None:
         name, peer, nbytes = message["fetch"], message["peer"], message["nbytes"]
@@ -286,7 +327,8 @@ class UcxWorker:
         try:
             request = endpoint.tag_recv(array, self._ucx.UCXXTag(tag), self._mask)
             self._fetches[name] = _Fetch(peer, request, tag)
-            self._send(endpoint, np.frombuffer(frame.encode(), np.uint8), CONTROL_TAG, lambda: None)
+            if not self._send(endpoint, np.frombuffer(frame.encode(), np.uint8), CONTROL_TAG, lambda: None):
+                self._lost.append(peer)  # which ends the receive that was just posted
         except self._ucx.UCXError as error:
             self._fetches.pop(name, None)
             self._channel.send({"op": "fetch_failed", "fetch": name, "reason": str(error)})
@@ -316,7 +358,8 @@ class UcxWorker:
     def _order_withdraw(self, message: Message, _fds: list[int]) -> None:
         session = self._sessions.pop(message["session"], None)
         if session is not None:
-            session.endpoint.close()
+            session.endpoint.close_blocking()
+        self._channel.send({"op": "withdrawn", "session": message["session"]})
 
 
 def _failure(request: Any) -> str | None:

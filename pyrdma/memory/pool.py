@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pyrdma.errors import BudgetError
@@ -43,6 +43,7 @@ class Extent:
     fd: int
     mapping: Mapping
     faulted_bytes: int = 0
+    faulting: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,12 @@ class ExtentPool:
             # Those that are faulted in first: they are what the pool is for.
             self._free.sort(key=lambda extent: extent.faulted_bytes)
             taken = [self._free.pop() for _ in range(min(wanted, len(self._free)))]
-            while len(taken) < wanted:
-                taken.append(self._make())
+            try:
+                while len(taken) < wanted:
+                    taken.append(self._make())
+            except BaseException:
+                self._free.extend(taken)
+                raise
             return Region(tuple(taken), self.extent_bytes)
 
     def release(self, region: Region) -> None:
@@ -136,28 +141,26 @@ class ExtentPool:
     def fault_in_one(self) -> bool:
         """Touch one more extent of the budget that nobody uses; False when all of it is there.
 
-        For a thread that pre-faults the budget after start: an image that arrives meanwhile takes what is there.
+        For a thread that pre-faults the budget after start. The extent stays free meanwhile: an image that needs
+        the whole budget gets it, and its own ``fault_in`` shares what is left to touch.
         """
         with self._lock:
             extent = next((one for one in self._free if one.faulted_bytes < self.extent_bytes), None)
-            if extent is not None:
-                self._free.remove(extent)
-            elif self._made < self._most:
+            if extent is None:
+                if self._made >= self._most:
+                    return False
                 extent = self._make()
-            else:
-                return False
-        try:
-            self._fault(extent)
-        finally:
-            with self._lock:
                 self._free.append(extent)
+        self._fault(extent)
         return True
 
     def close(self) -> None:
         """Unmap and close every free extent; call it when no region is out."""
         with self._lock:
             for extent in self._free:
-                extent.mapping.close()
+                with extent.faulting:
+                    extent.faulted_bytes = self.extent_bytes  # nothing to touch any more
+                    extent.mapping.close()
                 os.close(extent.fd)
             self._made -= len(self._free)
             self._free.clear()
@@ -172,7 +175,12 @@ class ExtentPool:
         return Extent(fd, mapping)
 
     def _fault(self, extent: Extent) -> None:
-        while extent.faulted_bytes < self.extent_bytes:
-            extent.mapping.populate(extent.faulted_bytes, _FAULT_STEP_BYTES)
-            extent.faulted_bytes += _FAULT_STEP_BYTES
-            self._faulted_bytes += _FAULT_STEP_BYTES
+        while True:
+            # Nobody writes into a region before its ``fault_in`` has returned, so touching never meets content.
+            with extent.faulting:
+                if extent.faulted_bytes >= self.extent_bytes:
+                    return
+                extent.mapping.populate(extent.faulted_bytes, _FAULT_STEP_BYTES)
+                extent.faulted_bytes += _FAULT_STEP_BYTES
+            with self._lock:
+                self._faulted_bytes += _FAULT_STEP_BYTES

@@ -80,6 +80,8 @@ class Pull:
         self._threads = threads
         self._proven = proven
         self._plan = PullPlan(manifest.layout.piece_count, transport.slots, proven=proven)
+        self._before_bytes = sum(manifest.layout.piece_range(piece)[1] for piece in proven)
+        self._over = False
         self._slots = list(range(transport.slots))
         self._tasks: set[asyncio.Task[None]] = set()
         self._grants: list[SourceGrant] = []
@@ -109,9 +111,10 @@ class Pull:
                 await self._wait()
                 self._perform(self._plan.tick(time.monotonic()))
         finally:
+            self._over = True  # what ends now is not asked for again
             for peer in self._peers:
                 await self._transport.disconnect(peer)
-            if self._tasks:
+            while self._tasks:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._plan.complete:
             raise self._broken or self._no_source()
@@ -138,7 +141,7 @@ class Pull:
             pass  # some source's allowance may be over: the plan decides
 
     def _perform(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
+        for effect in () if self._over else effects:
             match effect:
                 case Fetch(piece, source):
                     self._start(self._carry(piece, source, self._slots.pop()))
@@ -195,20 +198,12 @@ class Pull:
         return digest == self._manifest.digests[piece]
 
     def _progress(self) -> Progress:
-        layout = self._manifest.layout
-        done = sum(self._bytes_of)
-        total = layout.total_bytes
         return Progress(
-            done_bytes=min(total, done + self._before_bytes()),
-            total_bytes=total,
+            done_bytes=sum(self._bytes_of) + self._before_bytes,
+            total_bytes=self._manifest.layout.total_bytes,
             lane=self._transport.lane,
             sources=tuple(self._source_progress(i, one) for i, one in enumerate(self._plan.sources)),
         )
-
-    def _before_bytes(self) -> int:
-        layout = self._manifest.layout
-        now = sum(one.proven for one in self._plan.sources)
-        return (len(self._plan.proven) - now) * layout.piece_bytes
 
     def _source_progress(self, index: int, one: Source) -> SourceProgress:
         return SourceProgress(one.name, self._transport.lane, self._bytes_of[index], one.state.value, one.reason)

@@ -8,10 +8,10 @@ The rules:
 3. A source that sends nothing for its allowance is stalled and dropped: the first allowance is fixed, later ones
    follow its own pace within named bounds.
 4. ``MAX_BAD_PIECES`` wrong digests, or as many refusals, drop a source for good.
-5. What a dropped source had in flight goes to the others. Without any source left, the pull has failed; what is
-   proven stays proven.
+5. What a dropped source had in flight goes to the others at once. Without any source left, the pull has failed;
+   what is proven stays proven.
 6. Near the end, an idle source is asked for a piece that a much slower one still has in flight: the last piece of a
-   slow source does not hold up the whole.
+   slow source does not hold up the whole. At most two sources that are in use are asked for the same piece.
 
 Events come in as method calls with the time of the caller's monotonic clock; effects come back as values.
 """
@@ -171,13 +171,13 @@ class PullPlan:
         """Drop every source whose allowance is over."""
         effects: list[Effect] = []
         for index, one in enumerate(self.sources):
-            if one.in_flight and now_s >= one.last_sign_s + one.allowance_s():
+            if _is_awaited(one) and now_s >= one.last_sign_s + one.allowance_s():
                 effects += self._drop(index, f"stalled: no piece for {one.allowance_s():.0f} s")
         return effects + self._assign(now_s) if effects else effects
 
     def next_deadline_s(self) -> float | None:
         """Return when ``tick`` may next have something to do."""
-        deadlines = [one.last_sign_s + one.allowance_s() for one in self.sources if one.in_flight]
+        deadlines = [one.last_sign_s + one.allowance_s() for one in self.sources if _is_awaited(one)]
         return min(deadlines, default=None)
 
     def _assign(self, now_s: float) -> list[Effect]:
@@ -185,15 +185,13 @@ class PullPlan:
         busy = sum(len(one.in_flight) for one in self.sources) + len(self._proving)
         best_s = min((one.pace_s for one in self.sources if _may_ask(one) and one.arrived), default=0.0)
         while busy < self._slots:
-            open_ones = [
+            open_ones = sorted(
                 (len(one.in_flight), index)
                 for index, one in enumerate(self.sources)
                 if _may_ask(one) and len(one.in_flight) < _window(one, best_s)
-            ]
-            if not open_ones:
-                break
-            _, index = min(open_ones)
-            piece = self._next_piece(index)
+            )
+            choices = ((index, self._next_piece(index)) for _, index in open_ones)
+            index, piece = next((choice for choice in choices if choice[1] is not None), (0, None))
             if piece is None:
                 break
             one = self.sources[index]
@@ -209,26 +207,30 @@ class PullPlan:
             piece = heapq.heappop(self._missing)
             if piece not in self.proven:
                 return piece
-        return self._hedge(source)
+        return self._second_ask(source)
 
-    def _hedge(self, source: int) -> int | None:
+    def _second_ask(self, source: int) -> int | None:
+        """Return a piece that another source has in flight and that is better asked for here too."""
         mine = self.sources[source]
-        if mine.in_flight or not mine.arrived:
-            return None
-        slow = [
+        idle = bool(mine.arrived) and not mine.in_flight
+        late = [
             (asked_s, piece)
             for other in self.sources
-            if other is not mine and (not other.arrived or other.pace_s > 4 * mine.pace_s)
+            if not _may_ask(other) or (idle and (not other.arrived or other.pace_s > 4 * mine.pace_s))
             for piece, asked_s in other.in_flight.items()
-            if piece not in self.proven and self._askers(piece) == 1
+            if piece not in mine.in_flight
+            and piece not in self.proven
+            and piece not in self._proving
+            and self._askers(piece) == _may_ask(other)
         ]
-        return min(slow)[1] if slow else None
+        return min(late)[1] if late else None
 
     def _askers(self, piece: int) -> int:
-        return sum(piece in one.in_flight for one in self.sources)
+        return sum(piece in one.in_flight for one in self.sources if _may_ask(one))
 
     def _give_back(self, piece: int) -> None:
-        if piece not in self.proven and piece not in self._proving and not self._askers(piece):
+        asked = any(piece in one.in_flight for one in self.sources)
+        if not asked and piece not in self.proven and piece not in self._proving:
             heapq.heappush(self._missing, piece)
 
     def _drop(self, source: int, reason: str) -> list[Effect]:
@@ -240,9 +242,12 @@ class PullPlan:
         return [Drop(source, reason)]
 
 
-
 def _may_ask(one: Source) -> bool:
     return one.state is SourceState.ACTIVE
+
+
+def _is_awaited(one: Source) -> bool:
+    return _may_ask(one) and bool(one.in_flight)
 
 
 def _window(one: Source, best_s: float) -> int:

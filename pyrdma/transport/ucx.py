@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pyrdma.errors import ChannelError, Error, LaneError, SourceError, from_code
+from pyrdma.image.names import shown
 from pyrdma.limits import MAX_LANE_ADDRESS_BYTES, MAX_MESSAGE_FDS, PIECE_BYTES, RING_SLOTS
 from pyrdma.memory import Region
 from pyrdma.memory.mapping import Access, map_extents
@@ -51,13 +52,16 @@ def worker_environment(interface: str) -> dict[str, str]:
 class UcxTransport:
     """A lane worker, its ring and what it was ordered to do. Made by ``start``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, *, slots: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: Channel, *, slots: int, order_deadline_s: float
+    ) -> None:
         self.lane = "tcp"
         self.address = b""
         self.slots = slots
         self.pid = process.pid
         self._process = process
         self._channel = channel
+        self._order_deadline_s = order_deadline_s
         ring_bytes = slots * PIECE_BYTES
         self._ring_fd = lent_memfd("ring", ring_bytes)
         self._ring = map_extents([self._ring_fd], ring_bytes, Access.SHARED_WRITE)
@@ -65,7 +69,9 @@ class UcxTransport:
         self._fetch_peers: dict[int, int] = {}
         self._opening: dict[int, asyncio.Future[None]] = {}
         self._sessions: dict[int, Callable[[], None]] = {}
+        self._withdrawn: set[int] = set()
         self._peers: dict[int, int] = {}
+        self._leaving: dict[int, asyncio.Future[None]] = {}
         self._gone: set[int] = set()
         self._numbers = itertools.count(1)
         self._reader: asyncio.Task[None] | None = None
@@ -73,7 +79,13 @@ class UcxTransport:
 
     @classmethod
     async def start(
-        cls, interface: str, *, slots: int = RING_SLOTS, command: Sequence[str] = WORKER_COMMAND
+        cls,
+        interface: str,
+        *,
+        slots: int = RING_SLOTS,
+        command: Sequence[str] = WORKER_COMMAND,
+        start_deadline_s: float = START_DEADLINE_S,
+        order_deadline_s: float = ORDER_DEADLINE_S,
     ) -> UcxTransport:
         """Start a lane worker on a protected interface.
 
@@ -89,9 +101,9 @@ class UcxTransport:
                 stdout=subprocess.DEVNULL,
                 env=worker_environment(interface),
             )
-        self = cls(process, channel, slots=slots)
+        self = cls(process, channel, slots=slots, order_deadline_s=order_deadline_s)
         try:
-            message, fds = await asyncio.wait_for(channel.arecv(), START_DEADLINE_S)
+            message, fds = await asyncio.wait_for(channel.arecv(), start_deadline_s)
             for fd in fds:
                 os.close(fd)
             self._take_ready(message)
@@ -130,46 +142,58 @@ class UcxTransport:
             "extent_bytes": region.extent_bytes,
             "total_bytes": nbytes,
         }
+        self._sessions[session] = on_end  # from now on: the worker may lose it as soon as it serves it
         try:
+            if len(peer_address) > MAX_LANE_ADDRESS_BYTES:
+                raise LaneError("the lane cannot serve: the peer's address is too long.")
             for first in range(0, len(fds), MAX_MESSAGE_FDS):
                 await self._channel.asend(order, fds[first : first + MAX_MESSAGE_FDS])
-            await asyncio.wait_for(served, ORDER_DEADLINE_S)
+            await asyncio.wait_for(served, self._order_deadline_s)
         except TimeoutError:
             raise self._break(LaneError("the UCX lane worker hangs.")) from None
+        except Error:
+            self._sessions.pop(session, None)
+            raise
         finally:
             self._opening.pop(session, None)
-        self._sessions[session] = on_end
 
     async def withdraw(self, session: int) -> None:
         """Stop serving a session."""
         if self._sessions.pop(session, None) is not None and self.alive:
+            self._withdrawn.add(session)
             await self._channel.asend({"op": "withdraw", "session": session})
 
     async def connect(self, grant: SourceGrant) -> int:
         """Connect to a source's worker."""
         self._require_alive()
         peer = next(self._numbers)
+        if len(grant.address) > MAX_LANE_ADDRESS_BYTES:
+            return peer  # no lane has such an address: fetches from it fail as those of a source that is gone
         self._peers[peer] = grant.session
         await self._channel.asend({"op": "connect", "peer": peer, "address": grant.address.hex()})
         return peer
 
     async def disconnect(self, peer: int) -> None:
         """Close the way to a source and wait until its fetches have ended."""
-        session = self._peers.pop(peer, None)
-        self._gone.discard(peer)
+        session = self._peers.get(peer)
         if session is None or not self.alive:
             return
-        await self._channel.asend({"op": "disconnect", "peer": peer, "session": session})
-        waiting = [self._fetches[name] for name, owner in self._fetch_peers.items() if owner == peer]
+        waiting: list[asyncio.Future[None]] = []
+        if peer not in self._leaving:
+            self._leaving[peer] = asyncio.get_running_loop().create_future()
+            waiting = [self._fetches[name] for name, owner in self._fetch_peers.items() if owner == peer]
+            await self._channel.asend({"op": "disconnect", "peer": peer, "session": session})
+        if peer in self._leaving:
+            waiting.append(self._leaving[peer])
         if waiting:
-            _, late = await asyncio.wait(waiting, timeout=ORDER_DEADLINE_S)
+            _, late = await asyncio.wait(waiting, timeout=self._order_deadline_s)
             if late:
                 self._break(LaneError("the UCX lane worker hangs on a source that was dropped."))
 
     async def fetch(self, peer: int, grant: SourceGrant, offset: int, nbytes: int, slot: int) -> None:
         """Bring a range into a slot."""
         self._require_alive()
-        if peer in self._gone or peer not in self._peers:
+        if peer in self._gone or peer in self._leaving or peer not in self._peers:
             raise SourceError("the source is gone.")
         name = next(self._numbers)
         done = self._fetches[name] = asyncio.get_running_loop().create_future()
@@ -206,12 +230,13 @@ class UcxTransport:
 
     def _take_ready(self, message: Message) -> None:
         if message.get("op") == "failed":
-            raise from_code(str(message.get("code")), str(message.get("message")), str(message.get("fix", "")))
+            code, told, fix = (_said(message.get(key, "")) for key in ("code", "message", "fix"))
+            raise from_code(code, told, fix)
         if message.get("op") != "ready":
             raise LaneError("the UCX lane worker broke its contract.")
         try:
             self.address = bytes.fromhex(str(message["address"]))
-            self.lane = str(message["lane"])[:32]
+            self.lane = _said(message["lane"])[:32]
         except (KeyError, ValueError) as error:
             raise LaneError("the UCX lane worker broke its contract.") from error
         if not 0 < len(self.address) <= MAX_LANE_ADDRESS_BYTES:
@@ -235,14 +260,24 @@ class UcxTransport:
         if op == "fetched":
             self._end(message["fetch"], None)
         elif op == "fetch_failed":
-            self._end(message["fetch"], SourceError(f"a fetch failed: {str(message['reason'])[:200]}."))
+            self._end(message["fetch"], SourceError(f"a fetch failed: {_said(message['reason'])}."))
         elif op == "peer_lost":
-            if message["peer"] in self._peers:
-                self._gone.add(message["peer"])
+            if message["peer"] not in self._peers or message["peer"] in self._gone:
+                raise ValueError(op)
+            self._gone.add(message["peer"])
+        elif op == "disconnected":
+            self._leaving.pop(message["peer"]).set_result(None)
+            self._peers.pop(message["peer"])
+            self._gone.discard(message["peer"])
         elif op == "session_lost":
-            on_end = self._sessions.pop(message["session"], None)
-            if on_end is not None:
-                on_end()
+            if message["session"] in self._sessions:
+                self._sessions.pop(message["session"])()
+            elif message["session"] not in self._withdrawn:
+                raise ValueError(op)
+        elif op == "withdrawn":
+            self._withdrawn.remove(message["session"])
+        elif op == "failed":
+            self._break(LaneError(_said(message["message"]), fix="it is started again by itself"))
         elif op in ("serving", "serve_failed"):
             served = self._opening[message["session"]]
             if served.done():
@@ -250,7 +285,7 @@ class UcxTransport:
             if op == "serving":
                 served.set_result(None)
             else:
-                served.set_exception(LaneError(f"the lane cannot serve: {str(message['reason'])[:200]}."))
+                served.set_exception(LaneError(f"the lane cannot serve: {_said(message['reason'])}."))
         else:
             raise ValueError(op)
 
@@ -284,9 +319,18 @@ class UcxTransport:
                 if not waiting.done():
                     waiting.set_exception(error)
                     waiting.exception()
+            for left in self._leaving.values():
+                left.set_result(None)  # with the worker, whatever it could still write is gone
+            self._leaving.clear()
             self._fetches.clear()
             self._fetch_peers.clear()
             for on_end in self._sessions.values():
                 on_end()
             self._sessions.clear()
         return error
+
+
+def _said(text: object) -> str:
+    """Return what a worker said, fit to be shown: it may have been told by a stranger."""
+    told = str(text)[:200]
+    return told if told.isprintable() else shown(told)

@@ -1,0 +1,43 @@
+"""What unit and integration tests share: a generated model of several pieces."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MIB = 1 << 20
+
+
+def _write_model(folder: Path, nbytes: int, seed: int) -> Path:
+    folder.mkdir(parents=True)
+    content = random.Random(seed)
+    sizes = {"body": nbytes - 1001, "tail": 1001}
+    header: dict[str, object] = {}
+    at = 0
+    for name, size in sizes.items():
+        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for size in sizes.values():
+            file.write(content.randbytes(size))
+    (folder / "config.json").write_text('{"model_type": "tiny"}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_model() -> Callable[[Path, int, int], Path]:
+    """A function that writes a model of so many bytes of random weights, by seed, into a new folder."""
+    return _write_model
+
+
+@pytest.fixture(scope="session")
+def model_of_six_pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 83 MiB and a bit: five whole pieces and a short one, over two extents."""
+    return _write_model(tmp_path_factory.mktemp("model") / "six", 83 * MIB + 12_345, seed=6)
