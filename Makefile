@@ -9,7 +9,7 @@ EXTRA  ?= cpu
 DEMO_ARGS ?=
 BENCH  ?= loopback resident_map disk_load cli_start agent_idle
 
-.PHONY: demo test test-long check bench proto format clean
+.PHONY: demo test check bench proto format clean
 
 demo: $(STAMP)
 	@$(BIN)/pyrdma-agent demo $(DEMO_ARGS)

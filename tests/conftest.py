@@ -1,8 +1,13 @@
-"""What unit and integration tests share: a generated model of several pieces."""
+"""What unit and integration tests share: a generated model of several pieces, and what a skip means.
+
+A plain machine may skip what needs root or a Debian package. Where everything is installed (``PYRDMA_NO_SKIPS``), a
+skip is a failure: a test that never runs proves nothing.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 from collections.abc import Callable
@@ -11,6 +16,13 @@ from pathlib import Path
 import pytest
 
 MIB = 1 << 20
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("PYRDMA_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _write_model(folder: Path, nbytes: int, seed: int) -> Path:

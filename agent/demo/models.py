@@ -66,8 +66,8 @@ class _Shape:
 
 _Tensor = tuple[str, tuple[int, ...]]
 _SHAPES: Final = (
-    (8 * MIB, _Shape(64, 176, 4, 2)),
-    (256 * MIB, _Shape(256, 704, 4, 2)),
+    (2 * MIB, _Shape(64, 176, 4, 2)),
+    (64 * MIB, _Shape(256, 704, 4, 2)),
     (GIB, _Shape(1024, 2816, 16, 8)),
 )
 _LARGE: Final = _Shape(2048, 5632, 16, 8)

@@ -116,7 +116,7 @@ def enter_root(folders: Sequence[Path]) -> None:
     _write_etc(root / "etc")
     proc = root / "proc"
     proc.mkdir()
-    mount("proc", str(proc), kind="proc", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY)
+    mount("proc", str(proc), kind="proc", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC)
     pivot_into(str(root))
     # Behind the pivot: only now does the kernel's list name nothing but what can be reached.
     _close_for_writing(writable={f"/{name}" for name in _PRIVATE})

@@ -31,7 +31,7 @@ def interface_address(interface: str) -> str:
         except OSError as error:
             raise LaneError(
                 f"the interface {interface!r} that was declared protected is not usable ({error.strerror}).",
-                fix="declare one that 'ip address' lists, with --protected IFACE",
+                fix="declare one that 'ip address' lists, with --interface NAME",
             ) from error
     return socket.inet_ntoa(reply[20:24])
 

@@ -90,6 +90,7 @@ def accept_all(server: socket.socket) -> None:
             return
 
 
+# Opened, never written: a broken sandbox must not cost the machine that tests it anything.
 ESCAPES = """
 state, port = Path(sys.argv[1]), int(sys.argv[2])
 tries = {
@@ -99,11 +100,11 @@ tries = {
     "read state": lambda: (state / "agent.db").read_text(),
     "list state": lambda: os.listdir(state),
     "list home": lambda: os.listdir(Path.home() / ".ssh"),
-    "write beside": lambda: (state.parent / "x").write_text("x"),
-    "write in package": lambda: Path(sandbox.__file__).write_text("x"),
-    "write in python": lambda: Path(sys.prefix, "x").write_text("x"),
-    "write in etc": lambda: Path("/etc/x").write_text("x"),
-    "write to kernel": lambda: Path("/proc/sys/kernel/core_pattern").write_text("|/tmp/x"),
+    "write beside": lambda: os.open(state.parent, os.O_TMPFILE | os.O_WRONLY),
+    "write in package": lambda: os.open(sandbox.__file__, os.O_WRONLY),
+    "write in python": lambda: os.open(sys.prefix, os.O_TMPFILE | os.O_WRONLY),
+    "write in etc": lambda: os.open("/etc", os.O_TMPFILE | os.O_WRONLY),
+    "write to kernel": lambda: os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY),
     "parent's environment": lambda: Path(f"/proc/{sys.argv[3]}/environ").read_bytes(),
     "parent's memory": lambda: open(f"/proc/{sys.argv[3]}/mem", "rb"),
     "trace parent": lambda: call(libc.ptrace, 16, int(sys.argv[3]), 0, 0),
@@ -131,7 +132,6 @@ def test_no_way_out_is_open(state: Path, host_port: int, ordinary: bool) -> None
     tried = outcome(ESCAPES, state, host_port, os.getpid(), ordinary=ordinary)
     assert set(tried["before"].values()) == {"done"}
     assert {name for name, result in tried["after"].items() if result != "refused"} == set()
-    assert sorted(path.name for path in state.parent.iterdir()) == ["state"]
 
 
 INSIDE = """
