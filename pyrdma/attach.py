@@ -1,13 +1,15 @@
 """An image mapped into this process: the mapping, and how it arrives.
 
-A parcel is one or more messages: the first carries a pin, the manifest (a sealed memfd) and extents, the others
-more extents. The pin is one end of a socket pair; while anyone holds it the weight cache keeps the region as it is.
-The kernel closes it with the process, however that ends.
+A parcel is one or more messages: the first carries a pin, the manifest (a sealed memfd) and extents, the
+others more extents. The pin is one end of a socket pair; while anyone holds it the weight cache keeps the
+region as it is. The kernel closes it with the process, however that ends.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import weakref
 from typing import Final
 
 from pyrdma.errors import ChannelError
@@ -19,6 +21,8 @@ from pyrdma.memory.pool import MOST_EXTENTS
 from pyrdma.wire import Channel, Message
 
 PARCEL_OP: Final = "attachment"
+_OWN_REFERENCES: Final = 2
+"""To ``buffer`` while nobody else uses it: the attachment's and that of the call that counts them."""
 
 
 class Attachment:
@@ -36,12 +40,26 @@ class Attachment:
         self.buffer = self._mapping.view(manifest.layout.total_bytes)
 
     def close(self) -> None:
-        """Unmap the image and let the cache reuse its memory. Tensors made from it must be gone."""
+        """Unmap the image and let the cache reuse its memory; a second call does nothing.
+
+        Raises:
+            BufferError: a tensor or view made from ``buffer`` is still there; everything stays as it was.
+        """
+        if self._pin < 0:
+            return
+        # Tensors hold the buffer's object, views of it only what lies under it: look for both.
+        if sys.getrefcount(self.buffer) > _OWN_REFERENCES:
+            raise BufferError("a tensor of this image is still in use")
+        nbytes = self.buffer.nbytes
         self.buffer.release()
-        self._mapping.close()
-        if self._pin >= 0:
-            os.close(self._pin)
-            self._pin = -1
+        mapping = weakref.ref(self._mapping)
+        del self._mapping
+        if (still := mapping()) is not None:
+            self._mapping = still
+            self.buffer = still.view(nbytes)
+            raise BufferError("a view of this image is still in use")
+        os.close(self._pin)
+        self._pin = -1
 
 
 def parcel_messages(
@@ -66,7 +84,11 @@ def receive_attachment(channel: Channel, timeout_s: float | None = None) -> Atta
             message, fds = channel.recv(timeout_s)
             held.extend(fds)
             extents = message.get("extents")
-            if message.get("op") != PARCEL_OP or not isinstance(extents, int) or not 0 < extents <= MOST_EXTENTS:
+            if (
+                message.get("op") != PARCEL_OP
+                or not isinstance(extents, int)
+                or not 0 < extents <= MOST_EXTENTS
+            ):
                 raise ChannelError("a process of this node sent something else than an image.")
             if len(held) >= extents + 2:
                 break

@@ -10,8 +10,8 @@ wait on it with ``ChannelError``.
 
 from __future__ import annotations
 
-import asyncio
 import array
+import asyncio
 import json
 import os
 import socket
@@ -89,11 +89,11 @@ class Channel:
         """Send one message without blocking the event loop; raises as ``send``."""
         payload = _encode(message, fds)
         async with self._sending:  # an event loop wakes one writer of a descriptor, not several
-            while True:
+            sent = 0
+            while not sent:
                 try:
                     self._sock.setblocking(False)
-                    socket.send_fds(self._sock, [payload], list(fds), socket.MSG_NOSIGNAL)
-                    return
+                    sent = socket.send_fds(self._sock, [payload], list(fds), socket.MSG_NOSIGNAL)
                 except (BlockingIOError, InterruptedError):
                     await self._ready(writing=True)
                 except OSError as error:
@@ -116,7 +116,7 @@ class Channel:
         fd = self._sock.fileno()
         add = loop.add_writer if writing else loop.add_reader
         remove = loop.remove_writer if writing else loop.remove_reader
-        add(fd, lambda: waiter.done() or waiter.set_result(None))
+        add(fd, _wake, waiter)
         self._waiters.add(waiter)
         try:
             await waiter
@@ -157,7 +157,9 @@ class Channel:
 def _encode(message: Message, fds: Sequence[int]) -> bytes:
     payload = json.dumps(message, separators=(",", ":")).encode()
     if len(payload) > MAX_MESSAGE_BYTES or len(fds) > MAX_MESSAGE_FDS:
-        raise ChannelError(f"a message of {len(payload)} bytes and {len(fds)} descriptors is past the limits.")
+        raise ChannelError(
+            f"a message of {len(payload)} bytes and {len(fds)} descriptors is past the limits."
+        )
     return payload
 
 
@@ -172,6 +174,11 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 def _close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _forget(loop: asyncio.AbstractEventLoop, fd: int) -> None:

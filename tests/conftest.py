@@ -1,7 +1,7 @@
 """What unit and integration tests share: a generated model of several pieces, and what a skip means.
 
-A plain machine may skip what needs root or a Debian package. Where everything is installed (``PYRDMA_NO_SKIPS``), a
-skip is a failure: a test that never runs proves nothing.
+A plain machine may skip what needs root or a Debian package. Where everything is installed
+(``PYRDMA_NO_SKIPS``), a skip is a failure: a test that never runs proves nothing.
 """
 
 from __future__ import annotations
@@ -53,3 +53,9 @@ def write_model() -> Callable[[Path, int, int], Path]:
 def model_of_six_pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 83 MiB and a bit: five whole pieces and a short one, over two extents."""
     return _write_model(tmp_path_factory.mktemp("model") / "six", 83 * MIB + 12_345, seed=6)
+
+
+@pytest.fixture(scope="session")
+def count_descriptors() -> Callable[[], int]:
+    """A function that counts the open descriptors of this process."""
+    return lambda: len(list(Path("/proc/self/fd").iterdir()))

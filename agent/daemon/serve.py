@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from agent.daemon.config import ServeConfig
 from agent.daemon.lock import locked
 from agent.daemon.node import Node
 from agent.daemon.parts import Launcher, Peer, StartCache
+from agent.error_table import ExitCode
 from agent.limits import SERVER_GRACE_S
 from agent.rpc.node import NodeService
 from agent.rpc.operator import Operator
@@ -49,9 +51,7 @@ async def serve(
             await stop.wait()
             _log.info("stopping; a second signal ends the children at once")
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, sys.exit, 1)
-        for left in config.paths.run_dir.glob("*.sock"):
-            left.unlink(missing_ok=True)
+                loop.add_signal_handler(number, _leave_at_once)
     _log.info("stopped")
 
 
@@ -69,6 +69,15 @@ async def _open_sockets(config: ServeConfig, node: Node, ending: AsyncExitStack)
     bind(server, paths.node_socket, 0o660)
     await server.start()
     ending.push_async_callback(server.stop, SERVER_GRACE_S)
+
+
+def _leave_at_once() -> None:
+    # An orderly end is under way and waits for somebody; sys.exit() here would wait for the same.
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text().split():
+            with contextlib.suppress(OSError):
+                os.kill(int(pid), signal.SIGKILL)
+    os._exit(ExitCode.FAILED)
 
 
 async def _close(node: Node) -> None:

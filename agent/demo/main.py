@@ -82,7 +82,7 @@ def _end(nodes: list[DemoNode], folder: Path) -> None:
 def _say_kept(stage: Stage, folder: Path, nodes: list[DemoNode], *, as_json: bool) -> None:
     if as_json:
         print(f"kept: {folder}", file=sys.stderr)
-    running = [node for node in nodes if node.pid]
+    running = [node for node in nodes if node.running]
     stage.say()
     stage.say("The nodes go on. Try:")
     for node in running:

@@ -47,6 +47,11 @@ class DemoNode:
         return f"unix:{self.paths.node_socket}"
 
     @property
+    def running(self) -> bool:
+        """Whether its agent has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """The agent's process, 0 before the start."""
         return self._process.pid if self._process is not None else 0
@@ -127,7 +132,7 @@ class DemoNode:
 
     def terminate(self) -> None:
         """Ask the node to end."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.running:
             self._process.terminate()
 
     def wait_ended(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.errors import NodeError
+from agent.paths import resolve_paths
 from pyrdma.limits import GIB, MIB
 
 RUNNERS_BYTES: Final = 3 * GIB
@@ -46,6 +47,7 @@ def preflight(needs: Needs, folder: Path) -> list[str]:
 
     Raises:
         NodeError: the demo cannot run here; the first thing that is in the way.
+        RequestError: the temporary folder's path is too long for sockets.
     """
     if platform.system() != "Linux":
         raise NodeError(
@@ -57,6 +59,8 @@ def preflight(needs: Needs, folder: Path) -> list[str]:
                 f"{package} is not installed for {sys.executable}.",
                 fix=f"pip install 'pyrdma-agent[engine,{extra}]'" if extra != "engine" else "make demo",
             )
+    # The longest path of a socket under it; whatever does not fit would fail after minutes of work.
+    resolve_paths(folder / "second", folder / "second" / "run", environ={}, is_root=False)
     available = available_memory_bytes()
     if available < needs.memory_bytes:
         raise NodeError(

@@ -174,7 +174,7 @@ class Story:
         taker = DemoNode(
             "taker", self._folder, weights + _SLACK_BYTES, (giver.peer_address, second.peer_address)
         )
-        self._nodes += [giver, taker]
+        self._nodes += [giver, second, taker]
         giver.launch(spares=0)
         taker.launch(spares=1)
         self._stage.hint(

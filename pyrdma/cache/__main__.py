@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from pyrdma.cache.messages import grant_from_json, grant_to_json, status_to_json
 from pyrdma.cache.service import CacheService
-from pyrdma.errors import ChannelError, Error, LocalError
+from pyrdma.errors import ChannelError, Error, LaneError, LocalError
 from pyrdma.image import ImageId, Manifest
 from pyrdma.limits import MAX_MANIFEST_BYTES
 from pyrdma.memory import ExtentPool, read_bulk, sealed_bytes
@@ -64,7 +64,7 @@ class _Server:
             pass  # the owner is gone; run() sees it too
         except Error as error:
             await self._tell_error(name, error)
-        except Exception as error:  # whatever it is, the owner must not wait for an answer for ever
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owner must not wait for an answer for ever
             await self._tell_error(name, LocalError(f"the weight cache failed ({error})."))
 
     async def _tell_error(self, name: int, error: Error) -> None:
@@ -86,10 +86,13 @@ class _Server:
                 image_id = ImageId.fromhex(message["image"])
                 return grant_to_json(await service.open_source(image_id, bytes.fromhex(message["peer"]))), []
             case "close_source":
-                return await service.close_source(message["session"]), []
+                await service.close_source(message["session"])
+                return None, []
             case "pull":
                 manifest = Manifest.decode(read_bulk(fds[0], MAX_MANIFEST_BYTES))
-                sources = [PullSource(one["name"], grant_from_json(one["grant"])) for one in message["sources"]]
+                sources = [
+                    PullSource(one["name"], grant_from_json(one["grant"])) for one in message["sources"]
+                ]
                 return asdict(await service.pull(manifest, sources, self._reporter(name))), []
             case "attach":
                 parts = service.attach(ImageId.fromhex(message["image"]))
@@ -102,7 +105,8 @@ class _Server:
                     os.close(manifest_fd)
                 return None, []
             case "drop":
-                return service.drop(ImageId.fromhex(message["image"])), []
+                service.drop(ImageId.fromhex(message["image"]))
+                return None, []
             case other:
                 raise LocalError(f"the weight cache knows no operation {other!r}.")
 
@@ -132,6 +136,11 @@ class _Server:
         task.add_done_callback(self._calls.discard)
 
 
+async def _warm_lane(service: CacheService) -> None:
+    with contextlib.suppress(LaneError):
+        await service.lane()
+
+
 def _fault_in_all(pool: ExtentPool, stop: threading.Event) -> None:
     with contextlib.suppress(LocalError):
         while not stop.is_set() and pool.fault_in_one():
@@ -147,10 +156,13 @@ async def _serve(options: argparse.Namespace) -> None:
     if options.prefault:
         faulting.start()
     await channel.asend({"op": "ready"})
+    # Ahead of the first pull, which would wait a second for it. Without UCX the first use says so.
+    warming = asyncio.create_task(_warm_lane(service))
     try:
         await _Server(channel, service).run()
     finally:
         stop.set()
+        warming.cancel()
         await service.close()
 
 

@@ -183,7 +183,7 @@ class CacheClient:
         self._channel.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_DEADLINE_S):
-                while self._process.poll() is None:
+                while self._process.poll() is None:  # noqa: ASYNC110 - a child's end is no event here
                     await asyncio.sleep(0.01)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
@@ -255,4 +255,6 @@ class CacheClient:
 
     @staticmethod
     def _gone() -> ChannelError:
-        return ChannelError("the weight cache of this node is not running.", fix="it is started again by itself")
+        return ChannelError(
+            "the weight cache of this node is not running.", fix="it is started again by itself"
+        )

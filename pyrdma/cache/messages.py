@@ -1,8 +1,9 @@
 """What the weight cache and its owner say to each other, as values and as JSON.
 
-A call is ``{"id", "op", ...}``; its answers carry the same id: any number of ``progress`` and ``part`` messages, then
-one ``result`` or one ``error``. Manifests and the status, which may be large, travel as sealed memfds. Both ends are processes of one node that trust
-each other's intentions; the limits of ``pyrdma.wire`` hold all the same.
+A call is ``{"id", "op", ...}``; its answers carry the same id: any number of ``progress`` and ``part``
+messages, then one ``result`` or one ``error``. Manifests and the status, which may be large, travel as sealed
+memfds. Both ends are processes of one node that trust each other's intentions; the limits of ``pyrdma.wire``
+hold all the same.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from typing import Final
+from typing import Final, Self
 
 from pyrdma.errors import ImageFormatError
 from pyrdma.image import CopySegment, FolderScan, Manifest
@@ -85,7 +85,7 @@ class _Files:
         self._path = ""
         self._fd = -1
 
-    def __enter__(self) -> _Files:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

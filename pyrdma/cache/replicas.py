@@ -109,5 +109,3 @@ class Replicas:
             )
         del self._by_id[replica.manifest.image_id]
         self._pool.release(replica.region)
-
-

@@ -66,7 +66,7 @@ class CacheService:
         )
 
     async def publish(self, folder: Path, report: Report) -> Manifest:
-        """Read a model folder into memory and return its manifest; one that is here already stays as it is."""
+        """Read a model folder into memory and return its manifest; one that is here already stays."""
         scan = await asyncio.to_thread(scan_folder, folder)
         total = scan.layout.total_bytes
         region = self._replicas.make_room(total)

@@ -1,13 +1,12 @@
 """Is this process reachable where it must not be? Read from the kernel, not from what was configured.
 
-UCX has no authentication: whoever reaches its port can crash or own the process. A bare UCX worker listens at once,
-and on every interface unless ``UCX_NET_DEVICES`` is set.
+UCX has no authentication: whoever reaches its port can crash or own the process. A bare UCX worker listens at
+once, and on every interface unless ``UCX_NET_DEVICES`` is set.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import struct
 from pathlib import Path
@@ -41,7 +40,7 @@ def listening() -> set[str]:
     inodes = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(entry)
+            target = str(entry.readlink())
         except FileNotFoundError:
             continue  # the descriptor of this very listing
         if target.startswith("socket:["):

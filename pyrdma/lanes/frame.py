@@ -1,8 +1,9 @@
 """The fixed frame in which one lane worker asks another for a range of an image, and the tags of the answers.
 
 A frame is 48 bytes, little endian: magic ``PRL1``, kind (u32), session, offset, nbytes, tag, zero (u64 each).
-The answer to a request is the range itself, sent under the request's tag. Tags of answers are random, so that a
-third peer of the same worker cannot place bytes where it was not asked; placed ones would fail their digest.
+The answer to a request is the range itself, sent under the request's tag. Tags of answers are random, so that
+a third peer of the same worker cannot place bytes where it was not asked; placed ones would fail their
+digest.
 """
 
 from __future__ import annotations

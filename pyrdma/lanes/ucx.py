@@ -1,12 +1,12 @@
 """The UCX lane worker: ``python -m pyrdma.lanes.ucx --control-fd N --interface IFACE``.
 
 It parses bytes from other machines in C code that was not written for enemies, so it is untrusted by
-construction: it holds no key and no verified memory it could change. It writes into one ring that the weight cache
-lent it, and reads the images that it was told to serve through descriptors that cannot be mapped writable. The
-cache copies each piece out of the ring and proves the copy.
+construction: it holds no key and no verified memory it could change. It writes into one ring that the weight
+cache lent it, and reads the images that it was told to serve through descriptors that cannot be mapped
+writable. The cache copies each piece out of the ring and proves the copy.
 
-It says nothing that the cache believes but "fetch 7 ended". It never asks; orders come over the control channel,
-requests of peers over UCX itself. With nothing to do it sleeps in epoll.
+It says nothing that the cache believes but "fetch 7 ended". It never asks; orders come over the control
+channel, requests of peers over UCX itself. With nothing to do it sleeps in epoll.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class UcxWorker:
             from ucxx._lib.arr import Array
         except ImportError as error:
             raise LaneError(
-                f"UCX is not installed here ({error}).", fix="install pyrdma-agent with the extra 'cpu' or 'cu12'"
+                f"UCX is not installed here ({error}).",
+                fix="install pyrdma-agent with the extra 'cpu' or 'cu12'",
             ) from error
         self._ucx, self._array = libucxx, Array
         context = libucxx.UCXContext(feature_flags=(libucxx.Feature.TAG, libucxx.Feature.WAKEUP))
@@ -134,7 +135,7 @@ class UcxWorker:
                     self._obey(*self._channel.recv())
 
     def _watch_sessions(self) -> float:
-        """End sessions of peers that have fallen silent; return how long the worker may sleep, -1 for ever."""
+        """End sessions of peers that have fallen silent; return how long to sleep, -1 for ever."""
         now_s = time.monotonic()
         waits = [one.last_sign_s + SESSION_SILENCE_S - now_s for one in self._sessions.values()]
         self._left += [
@@ -214,8 +215,8 @@ class UcxWorker:
         if frame.kind is Kind.LEAVE:
             self._left.append(frame.session)
             return
-        # A source that refuses what it granted is let go of: the receive that waits under the tag ends only with
-        # the connection, and until then the source could still fill the slot.
+        # A source that refuses what it granted is let go of: the receive that waits under the tag ends only
+        # with the connection, and until then the source could still fill the slot.
         self._lost += [fetch.peer for fetch in self._fetches.values() if fetch.tag == frame.tag]
 
     def _answer(self, frame: Frame) -> None:
@@ -297,8 +298,8 @@ class UcxWorker:
             )
             # The word of farewell goes first; a source that does not get it finds out by our silence.
             self._progress_until(lambda: bool(sent), _FAREWELL_S)
-            # Cancels what waits on it and closes by force: no late byte of a source that was dropped lands in a
-            # slot used again. (The plain close would leave receives posted for ever.)
+            # Cancels what waits on it and closes by force: no late byte of a source that was dropped lands in
+            # a slot used again. (The plain close would leave receives posted for ever.)
             endpoint.close_blocking()
         if not self._progress_until(
             lambda: all(fetch.peer != peer for fetch in self._fetches.values()), _CANCEL_S
@@ -365,7 +366,7 @@ class UcxWorker:
 def _failure(request: Any) -> str | None:
     try:
         request.check_error()
-    except Exception as error:  # ucxx raises a class per status; the text is all that matters here
+    except Exception as error:  # noqa: BLE001 - ucxx raises a class per status; the text is all that matters here
         return str(error) or type(error).__name__
     return None
 

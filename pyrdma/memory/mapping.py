@@ -63,7 +63,7 @@ class Mapping:
         """Return the first ``nbytes`` as flat bytes. Whoever holds the view must drop it before ``close``."""
         array = (ctypes.c_ubyte * (self.nbytes if nbytes is None else nbytes)).from_address(self.address)
         # The array keeps the mapping alive, the view keeps the array: no use after unmapping by accident.
-        array._mapping = self  # type: ignore[attr-defined]
+        array._mapping = self  # type: ignore[attr-defined]  # noqa: SLF001
         view = memoryview(array).cast("B")
         return view if writable else view.toreadonly()
 

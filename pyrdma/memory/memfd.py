@@ -1,8 +1,8 @@
 """Anonymous memory files and the seals that make them safe to share.
 
-``F_SEAL_FUTURE_WRITE`` (Linux 5.1) is what the weight cache rests on: mappings that exist stay writable, nobody
-else can ever make another or ``write()``, not even through ``/proc/self/fd``. So the cache alone changes its
-memory and may reuse it, while everyone it lends the descriptor to can only read.
+``F_SEAL_FUTURE_WRITE`` (Linux 5.1) is what the weight cache rests on: mappings that exist stay writable,
+nobody else can ever make another or ``write()``, not even through ``/proc/self/fd``. So the cache alone
+changes its memory and may reuse it, while everyone it lends the descriptor to can only read.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def lent_memfd(name: str, nbytes: int) -> int:
 
 
 def sealed_bytes(name: str, data: bytes) -> int:
-    """Return a memory file that holds ``data`` and that nobody can change: how bulk travels beside a message."""
+    """Return a memory file that holds ``data`` and that nobody can change; so bulk travels."""
     fd = create(name, len(data))
     done = 0
     while done < len(data):

@@ -1,12 +1,12 @@
 """The donated memory of one node: extents that are faulted in once and reused.
 
-The first touch of fresh shared memory is slow (on a virtual machine under 1 GB/s), so an extent is touched once
-and lent out again and again. An extent is a memory file that only this process can write (see
-``pyrdma.memory.memfd``); an image's region is a list of them, so no budget is lost to fragmentation and whoever
-maps an image gets descriptors of that image alone.
+The first touch of fresh shared memory is slow (on a virtual machine under 1 GB/s), so an extent is touched
+once and lent out again and again. An extent is a memory file that only this process can write (see
+``pyrdma.memory.memfd``); an image's region is a list of them, so no budget is lost to fragmentation and
+whoever maps an image gets descriptors of that image alone.
 
-When this process dies, the extents live on in whoever maps them and are freed by the kernel with the last one:
-nothing has a name, so nothing is left behind.
+When this process dies, the extents live on in whoever maps them and are freed by the kernel with the last
+one: nothing has a name, so nothing is left behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FAULT_STEP_BYTES: Final = 16 * MIB
 
 
 def extent_bytes_for(budget_bytes: int) -> int:
-    """Return the extent size for a budget: a multiple of the piece size, so that no piece crosses an extent."""
+    """Return the extent size for a budget: a multiple of the piece size; no piece crosses one."""
     steps = -(-budget_bytes // (MOST_EXTENTS * SMALLEST_EXTENT_BYTES))
     size = max(1, steps) * SMALLEST_EXTENT_BYTES
     assert size % PIECE_BYTES == 0
@@ -113,8 +113,9 @@ class ExtentPool:
             available = len(self._free) + self._most - self._made
             if wanted > available:
                 raise BudgetError(
-                    f"an image of {nbytes / MIB:,.0f} MiB does not fit: {available * self.extent_bytes / MIB:,.0f}"
-                    f" of {self.budget_bytes / MIB:,.0f} MiB donated memory are free on this node.",
+                    f"an image of {nbytes / MIB:,.0f} MiB does not fit:"
+                    f" {available * self.extent_bytes / MIB:,.0f} of {self.budget_bytes / MIB:,.0f} MiB"
+                    " donated memory are free on this node.",
                     fix="start the agent with a larger --memory, or end leases of other models",
                 )
             # Those that are faulted in first: they are what the pool is for.
@@ -141,8 +142,8 @@ class ExtentPool:
     def fault_in_one(self) -> bool:
         """Touch one more extent of the budget that nobody uses; False when all of it is there.
 
-        For a thread that pre-faults the budget after start. The extent stays free meanwhile: an image that needs
-        the whole budget gets it, and its own ``fault_in`` shares what is left to touch.
+        For a thread that pre-faults the budget after start. The extent stays free meanwhile: an image that
+        needs the whole budget gets it, and its own ``fault_in`` shares what is left to touch.
         """
         with self._lock:
             extent = next((one for one in self._free if one.faulted_bytes < self.extent_bytes), None)
@@ -168,15 +169,14 @@ class ExtentPool:
     def _make(self) -> Extent:
         fd = memfd.create("extent", self.extent_bytes)
         mapping = map_extents([fd], self.extent_bytes, Access.SHARED_WRITE)
-        memfd.add_seals(
-            fd, memfd.SEAL_SHRINK | memfd.SEAL_GROW | memfd.SEAL_FUTURE_WRITE | memfd.SEAL_SEAL
-        )
+        memfd.add_seals(fd, memfd.SEAL_SHRINK | memfd.SEAL_GROW | memfd.SEAL_FUTURE_WRITE | memfd.SEAL_SEAL)
         self._made += 1
         return Extent(fd, mapping)
 
     def _fault(self, extent: Extent) -> None:
         while True:
-            # Nobody writes into a region before its ``fault_in`` has returned, so touching never meets content.
+            # Nobody writes into a region before its ``fault_in`` has returned, so touching never meets
+            # content.
             with extent.faulting:
                 if extent.faulted_bytes >= self.extent_bytes:
                     return

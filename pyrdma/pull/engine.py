@@ -6,10 +6,12 @@ One task per piece on its way; the plan is stepped on the event loop, copying an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from pyrdma.errors import Error, LaneError, NoSourceError, SourceError
 from pyrdma.image import Manifest
@@ -135,10 +137,8 @@ class Pull:
         deadline_s = self._plan.next_deadline_s()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         self._wake.clear()
-        try:
+        with contextlib.suppress(TimeoutError):  # some source's allowance may be over: the plan decides
             await asyncio.wait_for(self._wake.wait(), timeout_s)
-        except TimeoutError:
-            pass  # some source's allowance may be over: the plan decides
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in () if self._over else effects:
@@ -150,8 +150,8 @@ class Pull:
                     self._on_progress(self._progress())
         self._wake.set()
 
-    def _start(self, work: asyncio._CoroutineLike[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -206,7 +206,9 @@ class Pull:
         )
 
     def _source_progress(self, index: int, one: Source) -> SourceProgress:
-        return SourceProgress(one.name, self._transport.lane, self._bytes_of[index], one.state.value, one.reason)
+        return SourceProgress(
+            one.name, self._transport.lane, self._bytes_of[index], one.state.value, one.reason
+        )
 
     def _no_source(self) -> NoSourceError:
         told = "; ".join(f"{one.name} {one.reason}" for one in self._plan.sources)

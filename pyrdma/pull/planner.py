@@ -3,15 +3,16 @@
 The rules:
 
 1. A piece that is proven is never asked for again.
-2. A source has at most ``WINDOW_PIECES`` in flight, fewer when it is slower than the best one; all together have
-   at most as many as there are slots.
-3. A source that sends nothing for its allowance is stalled and dropped: the first allowance is fixed, later ones
-   follow its own pace within named bounds.
+2. A source has at most ``WINDOW_PIECES`` in flight, fewer when it is slower than the best one; all together
+   have at most as many as there are slots.
+3. A source that sends nothing for its allowance is stalled and dropped: the first allowance is fixed, later
+   ones follow its own pace within named bounds.
 4. ``MAX_BAD_PIECES`` wrong digests, or as many refusals, drop a source for good.
-5. What a dropped source had in flight goes to the others at once. Without any source left, the pull has failed;
-   what is proven stays proven.
-6. Near the end, an idle source is asked for a piece that a much slower one still has in flight: the last piece of a
-   slow source does not hold up the whole. At most two sources that are in use are asked for the same piece.
+5. What a dropped source had in flight goes to the others at once. Without any source left, the pull has
+   failed; what is proven stays proven.
+6. Near the end, an idle source is asked for a piece that a much slower one still has in flight: the last
+   piece of a slow source does not hold up the whole. At most two sources that are in use are asked for the
+   same piece.
 
 Events come in as method calls with the time of the caller's monotonic clock; effects come back as values.
 """
@@ -121,10 +122,10 @@ class PullPlan:
         return self._assign(now_s)
 
     def arrived(self, piece: int, source: int, now_s: float) -> bool:
-        """A piece lies in its slot. True: prove it, then say ``judged``; False: it is not needed, say ``surplus``.
+        """A piece lies in its slot. True: prove it, then say ``judged``; False: not needed, say ``surplus``.
 
-        A piece is proven in one place at a time: a second copy that came meanwhile must not be written over the
-        one that is being proven.
+        A piece is proven in one place at a time: a second copy that came meanwhile must not be written over
+        the one that is being proven.
         """
         one = self.sources[source]
         one.in_flight.pop(piece, None)

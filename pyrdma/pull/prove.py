@@ -14,7 +14,7 @@ import blake3
 from pyrdma.limits import MIB
 
 STEP_BYTES: Final = MIB
-"""Large enough for BLAKE3's wide paths, small enough for a core's second-level cache (measured: 0.5 to 2 MiB)."""
+"""Large enough for BLAKE3's wide paths, small enough for a second-level cache (measured: 0.5 to 2 MiB)."""
 
 
 def copy_and_digest(source: int, target: int, nbytes: int) -> bytes:

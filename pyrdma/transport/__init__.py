@@ -1,7 +1,7 @@
 """How pieces travel: one interface, and what implements it.
 
-A transport owns a ring of slots. ``fetch`` brings a range of a source's image into a slot; nothing in a slot is
-believed until the caller has copied it out and proven the copy.
+A transport owns a ring of slots. ``fetch`` brings a range of a source's image into a slot; nothing in a slot
+is believed until the caller has copied it out and proven the copy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pyrdma.memory import Region
 class SourceGrant:
     """The right to pull one image from one source.
 
-    ``session`` is 64 random bits that the source chose, ``lane`` the transport it speaks, ``address`` where its
-    lane worker is reached.
+    ``session`` is 64 random bits that the source chose, ``lane`` the transport it speaks, ``address`` where
+    its lane worker is reached.
     """
 
     session: int
@@ -66,7 +66,7 @@ class Transport(Protocol):
         """Return a number for a source, which may fail at the first fetch."""
 
     async def disconnect(self, peer: int) -> None:
-        """Let go of a source: every fetch from it has ended when this returns, and nothing of it lands any more."""
+        """Let go of a source: every fetch from it has ended on return, nothing lands later."""
 
     async def fetch(self, peer: int, grant: SourceGrant, offset: int, nbytes: int, slot: int) -> None:
         """Bring a range of the source's flat space into a slot.

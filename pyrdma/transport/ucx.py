@@ -1,7 +1,7 @@
 """The UCX lane as the weight cache sees it: a worker process that is never believed.
 
-The worker may write into the ring, nothing else; of its messages only the end of a fetch that was ordered counts.
-Any message that is not expected ends it: a worker that breaks its contract is not argued with.
+The worker may write into the ring, nothing else; of its messages only the end of a fetch that was ordered
+counts. Any message that is not expected ends it: a worker that breaks its contract is not argued with.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ def worker_environment(interface: str) -> dict[str, str]:
 
     The segment sizes are measured: with UCX's defaults TCP on loopback is 3 to 5 times slower.
     """
-    kept = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "RAPIDS_LIBUCX_PREFER_SYSTEM_LIBRARY")
+    kept = (
+        "PATH",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+        "LANG",
+        "RAPIDS_LIBUCX_PREFER_SYSTEM_LIBRARY",
+    )
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     return environment | {
         "UCX_TLS": "tcp,self",
@@ -65,6 +72,8 @@ class UcxTransport:
         ring_bytes = slots * PIECE_BYTES
         self._ring_fd = lent_memfd("ring", ring_bytes)
         self._ring = map_extents([self._ring_fd], ring_bytes, Access.SHARED_WRITE)
+        self._ring_lent = False
+        self._ring_lock = asyncio.Lock()
         self._fetches: dict[int, asyncio.Future[None]] = {}
         self._fetch_peers: dict[int, int] = {}
         self._opening: dict[int, asyncio.Future[None]] = {}
@@ -107,9 +116,6 @@ class UcxTransport:
             for fd in fds:
                 os.close(fd)
             self._take_ready(message)
-            # Ours and the worker's first touch, both before the first piece: fresh pages are slow.
-            await asyncio.to_thread(self._ring.populate, 0, self._ring.nbytes)
-            await channel.asend({"op": "ring", "slots": slots, "slot_bytes": PIECE_BYTES}, [self._ring_fd])
         except (Error, TimeoutError) as error:
             await self.close()
             if isinstance(error, LaneError):
@@ -166,12 +172,23 @@ class UcxTransport:
     async def connect(self, grant: SourceGrant) -> int:
         """Connect to a source's worker."""
         self._require_alive()
+        await self._lend_ring()
         peer = next(self._numbers)
         if len(grant.address) > MAX_LANE_ADDRESS_BYTES:
             return peer  # no lane has such an address: fetches from it fail as those of a source that is gone
         self._peers[peer] = grant.session
         await self._channel.asend({"op": "connect", "peer": peer, "address": grant.address.hex()})
         return peer
+
+    async def _lend_ring(self) -> None:
+        """Touch the ring and lend it to the worker, once: a node that only serves never holds one."""
+        async with self._ring_lock:
+            if not self._ring_lent:
+                # Before the first piece: fresh pages are slow.
+                await asyncio.to_thread(self._ring.populate, 0, self._ring.nbytes)
+                order = {"op": "ring", "slots": self.slots, "slot_bytes": PIECE_BYTES}
+                await self._channel.asend(order, [self._ring_fd])
+                self._ring_lent = True
 
     async def disconnect(self, peer: int) -> None:
         """Close the way to a source and wait until its fetches have ended."""
@@ -210,7 +227,8 @@ class UcxTransport:
                     "slot": slot,
                 }
             )
-            # The slot is the worker's until it says so: a caller that is cancelled does not get it back earlier.
+            # The slot is the worker's until it says so: a caller that is cancelled does not get it back
+            # earlier.
             await asyncio.shield(done)
         finally:
             if done.done():

@@ -1,11 +1,10 @@
-"""Weight caches as processes, and a lane with two ends in this process, for tests over real memory and real UCX."""
+"""Weight caches as processes, and a lane with both ends in this process, over real memory and UCX."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -77,7 +76,9 @@ class LaneBench:
         self.lanes.append(lane)
         return lane
 
-    async def source(self, name: str, puller: UcxTransport, mode: str = "honest") -> tuple[UcxTransport, PullSource]:
+    async def source(
+        self, name: str, puller: UcxTransport, mode: str = "honest"
+    ) -> tuple[UcxTransport, PullSource]:
         """Start a source worker that notes what it is asked for and let the puller read the image from it."""
         lane = await self.worker(mode, self.log_folder / name, slots=1)
         return lane, await self.grant(name, lane, puller)
@@ -250,7 +251,7 @@ def listeners_of() -> Callable[[int], list[tuple[str, int]]]:
         inodes = set()
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                inodes.add(os.readlink(entry))
+                inodes.add(str(entry.readlink()))
             except FileNotFoundError:
                 continue
         found = []

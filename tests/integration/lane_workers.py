@@ -1,7 +1,7 @@
-"""Lane workers that break their word: ``python lane_workers.py MODE ARGUMENT --control-fd N --interface IFACE``.
+"""Lane workers that break their word: ``python lane_workers.py MODE ARGUMENT --control-fd N ...``.
 
-The first kind are real UCX workers with one fault; the second kind are hostile programs that never bring UCX up and
-attack the weight cache over what it lent them.
+The first kind are real UCX workers with one fault; the second kind are hostile programs that never bring UCX
+up and attack the weight cache over what it lent them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def real(mode: str, argument: str, channel: Channel, interface: str) -> None:
     from pyrdma.lanes.ucx import UcxWorker
 
     class Faulty(UcxWorker):
-        sent = 0
+        taken = 0
 
         def _answer(self, frame: Frame) -> None:
             with Path(argument).open("a") as log:
@@ -43,12 +43,14 @@ def real(mode: str, argument: str, channel: Channel, interface: str) -> None:
                 buffer[len(buffer) // 2] ^= 1
             if mode == "short":
                 buffer = buffer[:-1]
-            if self.sent == 2 and mode == "mortal":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.sent == 2 and mode == "sleeper":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            self.sent += 1
-            return super()._send(endpoint, buffer, tag, done)
+
+            def noted() -> None:
+                done()
+                self.taken += 1  # UCX says so once the receiver has all of it
+                if self.taken == 2 and mode in ("mortal", "sleeper"):
+                    os.kill(os.getpid(), signal.SIGKILL if mode == "mortal" else signal.SIGSTOP)
+
+            return super()._send(endpoint, buffer, tag, noted)
 
     worker = Faulty(channel, interface)
     worker.start()

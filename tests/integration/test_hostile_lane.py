@@ -65,7 +65,7 @@ def test_a_worker_that_sends_garbage_is_ended_at_once(
 
 @pytest.mark.parametrize("mode", ["no_data", "truncates"])
 def test_data_that_never_came_proves_nothing(lane_bench: Any, loop_runner: asyncio.Runner, mode: str) -> None:
-    """A worker that says "fetched" without bytes, or tries to take the ring away, gives wrong digests only."""
+    """A worker that says "fetched" without bytes, or takes the ring away, gives wrong digests only."""
     error = attack(lane_bench, loop_runner, mode)
     assert isinstance(error, NoSourceError)
     assert error.message == (
@@ -76,17 +76,19 @@ def test_data_that_never_came_proves_nothing(lane_bench: Any, loop_runner: async
 def test_slots_that_are_rewritten_while_they_are_proven_give_no_wrong_byte(
     lane_bench: Any, loop_runner: asyncio.Runner
 ) -> None:
-    """A worker that keeps writing after "fetched" gets a wrong digest or delivers a right piece, never more."""
+    """A worker that keeps writing after "fetched" gets a wrong digest or delivers a right piece."""
     error = attack(lane_bench, loop_runner, "rewrites")
     assert error is None or isinstance(error, NoSourceError)
 
 
-def test_descriptors_that_a_worker_sends_are_closed(lane_bench: Any, loop_runner: asyncio.Runner) -> None:
+def test_descriptors_that_a_worker_sends_are_closed(
+    count_descriptors: Any, lane_bench: Any, loop_runner: asyncio.Runner
+) -> None:
     """Two hundred descriptors with each message leave none behind."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     assert isinstance(attack(lane_bench, loop_runner, "descriptors"), NoSourceError)
     loop_runner.run(lane_bench.lanes[0].close())
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert count_descriptors() <= before + 2
 
 
 def test_what_a_worker_says_is_shown_cut_and_without_escapes(
@@ -102,10 +104,10 @@ def test_what_a_worker_says_is_shown_cut_and_without_escapes(
 
 @pytest.mark.parametrize("mode", ["exits", "mute", "huge_address"])
 def test_a_worker_that_does_not_come_up_is_a_sentence(
-    lane_bench: Any, loop_runner: asyncio.Runner, mode: str
+    count_descriptors: Any, lane_bench: Any, loop_runner: asyncio.Runner, mode: str
 ) -> None:
     """Ending at once, saying nothing, or claiming an address that no lane has: LaneError, no process left."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
 
     async def start() -> None:
         with pytest.raises(LaneError, match=r"did not come up|broke its contract"):
@@ -113,7 +115,7 @@ def test_a_worker_that_does_not_come_up_is_a_sentence(
 
     loop_runner.run(start())
     assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_descriptors() == before
 
 
 def test_a_worker_that_never_answers_costs_the_deadlines_and_no_more(

@@ -196,7 +196,8 @@ def test_named_folders_are_seen_read_only(state: Path) -> None:
     script = """
 state = Path(sys.argv[1])
 sandbox.enter(sandbox.Confinement(readable=(state,)))
-print(json.dumps([(state / "agent.db").read_text(), attempt(lambda: (state / "agent.db").write_text("x"))[0]]))
+print(json.dumps([(state / "agent.db").read_text(), attempt(lambda: (state /
+"agent.db").write_text("x"))[0]]))
 """
     assert outcome(script, state) == ["secret", "refused"]
 

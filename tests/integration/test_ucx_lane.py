@@ -1,7 +1,7 @@
 """Pulls over real UCX on loopback: whole, with sources that die, stall or lie, and what a stranger can do.
 
-Where a fault must come at an exact piece, both ends of the lane are held by this process (``lane_bench``) and the
-source is a worker of ``lane_workers.py``; everything else goes through weight-cache processes.
+Where a fault must come at an exact piece, both ends of the lane are held by this process (``lane_bench``) and
+the source is a worker of ``lane_workers.py``; everything else goes through weight-cache processes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import random
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyrdma.attach import receive_attachment
 from pyrdma.cache.client import PullSource, SourceGrant
-from pyrdma.errors import LaneError, LocalError, NoSourceError
+from pyrdma.errors import ChannelError, LaneError, LocalError, NoSourceError
 from pyrdma.limits import MIB, MIN_PIECE_DEADLINE_S, PIECE_BYTES, RING_SLOTS
 from pyrdma.wire import Channel
 
@@ -54,10 +55,26 @@ async def content_of(cache: Any, manifest: Any) -> bytes:
         theirs.close()
 
 
-# --- whole pulls ------------------------------------------------------------------------------------------------
+async def idle_again(source: Any, manifest: Any, wait_until: Any) -> None:
+    """Wait until no session holds the image, by dropping it."""
+
+    async def dropped() -> bool:
+        try:
+            await source.drop(manifest.image_id)
+        except LocalError as error:
+            return "not in this node" in error.message
+        return True
+
+    await wait_until(dropped, "for the source's sessions to end")
 
 
-def test_a_published_image_arrives_byte_by_byte(caches: Any, loop_runner: asyncio.Runner, lane_bench: Any) -> None:
+# --- whole pulls
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_published_image_arrives_byte_by_byte(
+    caches: Any, loop_runner: asyncio.Runner, lane_bench: Any, wait_until: Any
+) -> None:
     """Two caches, one lane: what the puller's processes map equals what the publisher read from disk."""
 
     async def run() -> None:
@@ -69,23 +86,15 @@ def test_a_published_image_arrives_byte_by_byte(caches: Any, loop_runner: asynci
         )
         assert report.bytes == manifest.layout.total_bytes
         assert report.lane == "tcp"
-        assert [(one.name, one.state, one.bytes) for one in report.sources] == [("uni-a", "done", report.bytes)]
+        assert [(one.name, one.state, one.bytes) for one in report.sources] == [
+            ("uni-a", "done", report.bytes)
+        ]
         assert reports[-1].done_bytes == reports[-1].total_bytes == report.bytes
         assert await content_of(puller, manifest) == lane_bench.flat.read_bytes()
         again = await puller.pull(manifest, [], lambda _: None)
         assert again.bytes == 0, "what is whole is not pulled again"
         # Once the source has heard that the puller left, its image can go.
-        await until_dropped(source, manifest)
-
-    async def until_dropped(cache: Any, manifest: Any) -> None:
-        end_s = time.monotonic() + 10
-        while True:
-            try:
-                await cache.drop(manifest.image_id)
-                return
-            except LocalError:
-                assert time.monotonic() < end_s
-                await asyncio.sleep(0.01)
+        await idle_again(source, manifest, wait_until)
 
     loop_runner.run(run())
 
@@ -114,19 +123,6 @@ def test_a_pull_costs_little_memory_beside_the_image(
     loop_runner.run(run())
 
 
-async def idle_again(source: Any, manifest: Any, wait_until: Any) -> None:
-    """Wait until no session holds the image, by dropping it."""
-
-    async def dropped() -> bool:
-        try:
-            await source.drop(manifest.image_id)
-        except LocalError as error:
-            return "not in this node" in error.message
-        return True
-
-    await wait_until(dropped, "for the source's sessions to end")
-
-
 def test_a_source_does_not_grow_with_sessions(
     lane_bench: Any, loop_runner: asyncio.Runner, memory_of: Any, wait_until: Any
 ) -> None:
@@ -138,7 +134,7 @@ def test_a_source_does_not_grow_with_sessions(
 
         def held() -> list[tuple[int, int]]:
             return [
-                (memory_of(lane.pid, "RssAnon"), len(os.listdir(f"/proc/{lane.pid}/fd")))
+                (memory_of(lane.pid, "RssAnon"), len(list(Path(f"/proc/{lane.pid}/fd").iterdir())))
                 for lane in (source, puller)
             ]
 
@@ -148,8 +144,6 @@ def test_a_source_does_not_grow_with_sessions(
                 peer = await puller.connect(one.grant)
                 await puller.fetch(peer, one.grant, 0, PIECE_BYTES, 0)
                 await puller.disconnect(peer)
-                seen = len(lane_bench.ended) + 1
-                await wait_until(lambda seen=seen: len(lane_bench.ended) >= seen - 1)
             await wait_until(lambda: not source._sessions, "for all sessions to end")
 
         await sessions(20)
@@ -157,18 +151,19 @@ def test_a_source_does_not_grow_with_sessions(
         await sessions(40)
         for (rss, fds), (rss_before, fds_before) in zip(held(), before, strict=True):
             assert rss - rss_before < 2 * MIB
-            assert fds <= fds_before
+            assert fds <= fds_before + 3, "a connection may still be closing, not one of each session"
 
     loop_runner.run(run())
 
 
-# --- sources that die -------------------------------------------------------------------------------------------
+# --- sources that die
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_worker_killed_in_mid_pull_is_replaced_and_its_pieces_are_kept(
     lane_bench: Any, loop_runner: asyncio.Runner
 ) -> None:
-    """The source's worker gets SIGKILL after two pieces; the other source is asked only for what is missing."""
+    """A source's worker gets SIGKILL after two pieces; the other one is asked only for what is missing."""
 
     async def run() -> None:
         puller = await lane_bench.worker()
@@ -180,6 +175,7 @@ def test_a_worker_killed_in_mid_pull_is_replaced_and_its_pieces_are_kept(
         assert "source" in report.sources[0].reason
         assert puller.alive, "the death of a source is not the end of our lane"
         kept = report.sources[0].bytes // PIECE_BYTES
+        assert kept >= 2
         asked = lane_bench.asked("other")
         assert len(asked) == len(set(asked)) == PIECES - kept
         assert not mortal.alive
@@ -192,7 +188,7 @@ def test_a_worker_killed_in_mid_pull_is_replaced_and_its_pieces_are_kept(
 def test_a_cache_killed_in_mid_pull_is_replaced(
     caches: Any, loop_runner: asyncio.Runner, wait_until: Any, has_ended: Any, lane_bench: Any
 ) -> None:
-    """SIGKILL of a source's whole cache while it is asked: its worker goes with it, another source finishes."""
+    """SIGKILL of a source's whole cache while it is asked: its worker goes too, another source finishes."""
 
     async def run() -> None:
         first, manifest = await caches.source("victim")
@@ -233,13 +229,14 @@ def test_a_stopped_source_is_dropped_within_its_deadline_and_nothing_of_it_lands
     """A source that gets SIGSTOP after two pieces; once it goes on, no byte of it reaches a slot."""
 
     async def run() -> None:
-        puller = await lane_bench.worker()
+        puller = await lane_bench.worker(slots=6)
         sleeper, first = await lane_bench.source("sleeper", puller, "sleeper")
         _, second = await lane_bench.source("other", puller)
         began_s = time.monotonic()
         report = await lane_bench.pull(puller, [first, second])
         assert time.monotonic() - began_s < MIN_PIECE_DEADLINE_S + 3
-        assert report.sources[0].state in ("dropped", "done")
+        assert report.sources[0].reason == "stalled: no piece for 4 s"
+        assert report.sources[0].bytes >= 2 * PIECE_BYTES
         assert lane_bench.wrong() == []
         assert puller.alive
         for slot in range(puller.slots):
@@ -297,7 +294,7 @@ def test_without_a_source_the_pieces_stay_and_a_new_source_sends_the_rest(
         report = await lane_bench.pull(puller, [second], proven)
         assert sorted(lane_bench.asked("other")) == sorted(set(range(PIECES)) - kept)
         assert report.bytes == lane_bench.nbytes - len(kept) * PIECE_BYTES
-        assert len(kept) <= 2
+        assert len(kept) >= 2
 
     loop_runner.run(run())
     assert lane_bench.wrong() == []
@@ -311,8 +308,8 @@ def test_a_cache_resumes_with_what_it_has(caches: Any, loop_runner: asyncio.Runn
         address = await puller.lane_address()
         mortal = await lane_bench.worker("mortal", lane_bench.log_folder / "mortal", slots=1)
         await mortal.serve(7, address, lane_bench.image, lane_bench.nbytes, on_end=lambda: None)
+        source = PullSource("mortal", SourceGrant(7, "tcp", mortal.address))
         with pytest.raises(NoSourceError):
-            source = PullSource("mortal", SourceGrant(7, "tcp", mortal.address))
             await puller.pull(lane_bench.manifest, [source], lambda _: None)
         (part,) = (await puller.status()).replicas
         honest = await lane_bench.worker("honest", lane_bench.log_folder / "honest", slots=1)
@@ -326,19 +323,23 @@ def test_a_cache_resumes_with_what_it_has(caches: Any, loop_runner: asyncio.Runn
     loop_runner.run(run())
 
 
-# --- sources that lie, strangers --------------------------------------------------------------------------------
+# --- sources that lie, strangers
+# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["liar", "short"])
 def test_a_liar_is_named_and_dropped(lane_bench: Any, loop_runner: asyncio.Runner, mode: str) -> None:
-    """A source that flips a bit of each piece, or leaves out its last byte, gives nothing; another gives all."""
+    """A source that flips a bit of each piece, or leaves out its end, gives nothing; another gives all."""
 
     async def run() -> None:
         puller = await lane_bench.worker()
         _, liar = await lane_bench.source("liar", puller, mode)
         _, honest = await lane_bench.source("honest", puller)
         report = await lane_bench.pull(puller, [liar, honest])
-        assert [(one.state, one.bytes) for one in report.sources] == [("dropped", 0), ("done", lane_bench.nbytes)]
+        assert [(one.state, one.bytes) for one in report.sources] == [
+            ("dropped", 0),
+            ("done", lane_bench.nbytes),
+        ]
         assert report.sources[0].reason == "sent 3 pieces with a wrong digest"
 
     loop_runner.run(run())
@@ -402,7 +403,7 @@ def test_an_interface_that_does_not_exist_is_refused(caches: Any, loop_runner: a
         for _ in range(2):
             with pytest.raises(LaneError, match="'nosuch0'") as caught:
                 await cache.lane_address()
-            assert "--protected" in caught.value.fix
+            assert "--interface" in caught.value.fix
         assert (await cache.status()).workers == ()
 
     loop_runner.run(run())
@@ -411,7 +412,7 @@ def test_an_interface_that_does_not_exist_is_refused(caches: Any, loop_runner: a
 def test_random_frames_on_the_port_cost_a_worker_at_most(
     caches: Any, loop_runner: asyncio.Runner, listeners_of: Any, wait_until: Any
 ) -> None:
-    """A stranger on loopback sends frames that UCX does not check; the cache lives and the next pull works."""
+    """A stranger on loopback sends frames that UCX does not check; the cache lives, the next pull works."""
     chance = random.Random(21)
 
     def fuzz(port: int) -> None:
@@ -450,61 +451,65 @@ def test_random_frames_on_the_port_cost_a_worker_at_most(
     loop_runner.run(run())
 
 
-# --- pullers that die -------------------------------------------------------------------------------------------
+# --- pullers that die
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_puller_killed_in_mid_pull_holds_nothing_at_the_source(
-    caches: Any, loop_runner: asyncio.Runner, wait_until: Any
+    caches: Any, loop_runner: asyncio.Runner, lane_bench: Any, wait_until: Any
 ) -> None:
-    """After SIGKILL of the puller its session ends by itself and the source's image can be dropped."""
+    """After SIGKILL of the puller's cache its session ends by itself, once the source's worker runs again."""
 
     async def run() -> None:
-        source, manifest = await caches.source("a")
         puller = await caches.get("short-lived")
-        one = await granted("a", source, manifest.image_id, puller)
-        pid = await worker_pid(source)
-        os.kill(pid, signal.SIGSTOP)  # so that the pull cannot end before the puller does
-        pulling = asyncio.create_task(puller.pull(manifest, [one], lambda _: None))
-
-        async def begun() -> bool:
-            return bool((await puller.status()).replicas)
-
-        await wait_until(begun)
-        with pytest.raises(LocalError, match="in use"):
-            await source.drop(manifest.image_id)
+        source, pulling = await half_a_pull(puller, lane_bench, wait_until)
         os.kill(puller.pid, signal.SIGKILL)
-        with pytest.raises(Exception, match="not running"):
+        with pytest.raises(ChannelError, match="not running"):
             await asyncio.wait_for(pulling, 10)
-        os.kill(pid, signal.SIGCONT)
-        await idle_again(source, manifest, wait_until)
-        assert await worker_pid(source) == pid
+        assert lane_bench.ended == []
+        os.kill(source.pid, signal.SIGCONT)
+        await wait_until(lambda: lane_bench.ended == ["sleeper"], "for the session to end")
+        assert source.alive
 
     loop_runner.run(run())
 
 
-def test_a_pull_on_a_lane_whose_own_worker_dies_can_be_tried_again(
-    caches: Any, loop_runner: asyncio.Runner, wait_until: Any
+def test_a_pull_whose_own_worker_dies_goes_on_with_the_next_try(
+    caches: Any, loop_runner: asyncio.Runner, lane_bench: Any, wait_until: Any
 ) -> None:
-    """SIGKILL of the puller's own worker is a LaneError at once; the next pull starts a new one and goes on."""
+    """SIGKILL of the puller's own worker is a LaneError at once; a new one fetches what is missing."""
 
     async def run() -> None:
-        source, manifest = await caches.source("a")
         puller = await caches.get("puller")
-        one = await granted("a", source, manifest.image_id, puller)
-        os.kill(await worker_pid(source), signal.SIGSTOP)
-        pulling = asyncio.create_task(puller.pull(manifest, [one], lambda _: None))
-
-        async def begun() -> bool:
-            return bool((await puller.status()).replicas)
-
-        await wait_until(begun)
+        _, pulling = await half_a_pull(puller, lane_bench, wait_until)
         os.kill(await worker_pid(puller), signal.SIGKILL)
-        with pytest.raises(LaneError, match="died"):
-            await asyncio.wait_for(pulling, 5)
-        os.kill(await worker_pid(source), signal.SIGCONT)
+        with pytest.raises(LaneError, match="died") as caught:
+            await asyncio.wait_for(pulling, 3)
+        assert caught.value.fix
+        source, manifest = await caches.source("a")
         one = await granted("a", source, manifest.image_id, puller)
         report = await puller.pull(manifest, [one], lambda _: None)
-        assert report.bytes == manifest.layout.total_bytes
+        assert report.bytes <= manifest.layout.total_bytes - 2 * PIECE_BYTES
         await idle_again(source, manifest, wait_until)
 
     loop_runner.run(run())
+
+
+async def half_a_pull(puller: Any, lane_bench: Any, wait_until: Any) -> tuple[Any, asyncio.Task[Any]]:
+    """Start a pull from a source that stops after two pieces, and wait until these are proven."""
+    source = await lane_bench.worker("sleeper", lane_bench.log_folder / "sleeper", slots=1)
+    await source.serve(
+        9,
+        await puller.lane_address(),
+        lane_bench.image,
+        lane_bench.nbytes,
+        on_end=lambda: lane_bench.ended.append("sleeper"),
+    )
+    sources = [PullSource("sleeper", SourceGrant(9, "tcp", source.address))]
+    pulling = asyncio.create_task(puller.pull(lane_bench.manifest, sources, lambda _: None))
+
+    async def begun() -> bool:
+        return any(one.verified_pieces >= 2 for one in (await puller.status()).replicas)
+
+    await wait_until(begun)
+    return source, pulling

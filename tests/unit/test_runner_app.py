@@ -32,7 +32,8 @@ class EchoEngine:
         self.embeds = embeds
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self.cancelled = False
+        self.waiting = 0
+        self.full = asyncio.Event()
 
     def prompt_tokens(self, body: dict[str, Any]) -> int:
         if body.get("messages", [{}])[0].get("content") == "odd":
@@ -40,6 +41,9 @@ class EchoEngine:
         return len(str(body.get("prompt", "")))
 
     async def chat(self, body: dict[str, Any], request_id: str) -> Response:
+        self.waiting += 1
+        if self.waiting == MAX_OPEN_REQUESTS:
+            self.full.set()
         await self.go_on.wait()
         if body.get("stream"):
             return StreamingResponse(self._stream(), media_type="text/event-stream")
@@ -64,7 +68,9 @@ def client(engine: EchoEngine | None = None, key: str = KEY) -> httpx.AsyncClien
     )
 
 
-@pytest.mark.parametrize("header", ["", "right", "Bearer wrong", "Bearer righ", "bearer right", "Bearer right "])
+@pytest.mark.parametrize(
+    "header", ["", "right", "Bearer wrong", "Bearer righ", "bearer right", "Bearer right "]
+)
 async def test_without_the_key_nothing_is_answered(header: str) -> None:
     """Every path but health answers 401 to a wrong key, also one that does not exist."""
     async with client() as http:
@@ -161,11 +167,12 @@ async def test_too_many_open_requests_are_refused() -> None:
     engine.go_on.clear()
     async with client(engine) as http:
         waiting = [
-            asyncio.create_task(http.post("/v1/chat/completions", json=TURN)) for _ in range(MAX_OPEN_REQUESTS)
+            asyncio.create_task(http.post("/v1/chat/completions", json=TURN))
+            for _ in range(MAX_OPEN_REQUESTS)
         ]
         async with asyncio.timeout(10):
-            while (await http.get("/v1/models")).status_code != 429:
-                await asyncio.sleep(0)
+            await engine.full.wait()
+        assert (await http.get("/v1/models")).status_code == 429
         engine.go_on.set()
         assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
         assert (await http.get("/v1/models")).status_code == 200

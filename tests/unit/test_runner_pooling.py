@@ -18,7 +18,9 @@ RIGHT = torch.tensor([[1, 1, 0], [1, 0, 0]])
 
 def folder_with(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> Path:
     """Write the files of a sentence-transformers folder."""
-    modules = [{"path": "1_Pooling" if kind == "Pooling" else "", "type": f"st.models.{kind}"} for kind in kinds]
+    modules = [
+        {"path": "1_Pooling" if kind == "Pooling" else "", "type": f"st.models.{kind}"} for kind in kinds
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling/config.json").write_text(json.dumps(pooling))
@@ -27,7 +29,11 @@ def folder_with(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...])
 
 def test_a_folder_says_how(tmp_path: Path) -> None:
     """Mode, normalisation and length come from the three files."""
-    pooling = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False, "word_embedding_dimension": 2}
+    pooling = {
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_cls_token": False,
+        "word_embedding_dimension": 2,
+    }
     folder = folder_with(tmp_path, pooling, ("Transformer", "Pooling", "Normalize"))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
     assert Pooling.of_folder(folder) == Pooling(("mean_tokens",), normalize=True, max_tokens=256)

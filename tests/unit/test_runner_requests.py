@@ -29,7 +29,14 @@ def refused(body: Any) -> ApiError:
 
 @pytest.mark.parametrize(
     "field",
-    ["chat_template", "chat_template_kwargs", "generation_config", "files", "trust_remote_code", "guided_json"],
+    [
+        "chat_template",
+        "chat_template_kwargs",
+        "generation_config",
+        "files",
+        "trust_remote_code",
+        "guided_json",
+    ],
 )
 def test_unknown_fields_are_refused_by_name(field: str) -> None:
     """What is not listed has no way to a handler."""
@@ -66,7 +73,10 @@ def test_another_model_is_not_found(model: str) -> None:
         ("messages", []),
         ("messages", "hi"),
         ("messages", [{"role": "user"}, {"role": "root", "content": ""}]),
-        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": "file:///etc/passwd"}]}]),
+        (
+            "messages",
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "file:///etc/passwd"}]}],
+        ),
         ("messages", [{"role": "user", "content": "x", "chat_template": "y"}]),
         ("messages", [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]),
     ],
@@ -142,7 +152,9 @@ def test_one_text_is_a_batch_of_one() -> None:
 
 def test_answers_fit_into_the_context() -> None:
     """A limit that nobody named shrinks to what is left; one that was named is an error past it."""
-    assert fit_answer({"prompt": ""}, prompt_tokens=10, context_tokens=9999)["max_tokens"] == DEFAULT_NEW_TOKENS
+    assert (
+        fit_answer({"prompt": ""}, prompt_tokens=10, context_tokens=9999)["max_tokens"] == DEFAULT_NEW_TOKENS
+    )
     assert fit_answer({"prompt": ""}, prompt_tokens=90, context_tokens=100)["max_tokens"] == 10
     for limit, prompt in ((11, 90), (None, 100), (1, 200)):
         with pytest.raises(ApiError) as caught:

@@ -33,13 +33,15 @@ def verdict(program: bytes | None, audit: int, number: int, argument: int = 0) -
         if code == 0x20:
             (accumulator,) = struct.unpack_from("=I", data, value)
             continue
-        taken = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[code]
+        taken = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[
+            code
+        ]
         at += if_true if taken else if_false
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_ordinary_calls_pass_and_dangerous_ones_do_not(machine: str) -> None:
-    """read and clone of a thread pass; ptrace, io_uring_setup and new namespaces do not; clone3 is absent."""
+    """Reads and threads pass; ptrace, io_uring and new namespaces do not; clone3 is absent."""
     program = build_filter(RUNNER_FAMILIES, machine=machine)
     audit = AUDIT[machine]
     assert verdict(program, audit, READ[machine]) == ALLOW
@@ -52,7 +54,7 @@ def test_ordinary_calls_pass_and_dangerous_ones_do_not(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_only_the_named_socket_families_pass(machine: str) -> None:
-    """A runner has Unix sockets; a process with the network has the internet's too; nobody has raw packets."""
+    """A runner has Unix sockets, with the network also the internet's; nobody has raw packets."""
     number, audit = SOCKET[machine], AUDIT[machine]
     alone = build_filter(RUNNER_FAMILIES, machine=machine)
     wired = build_filter(NETWORK_FAMILIES, machine=machine)

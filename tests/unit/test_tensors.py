@@ -190,7 +190,7 @@ def test_tied_weights_share_one_tensor(left_out: str | None) -> None:
 
 def test_tied_weights_with_different_bytes_are_refused() -> None:
     """Two values for one weight: neither is chosen."""
-    with pytest.raises(BindingError, match="ties first.weight and last.weight"):
+    with pytest.raises(BindingError, match=r"ties first\.weight and last\.weight"):
         load_into(tied(), attached(values()), finish=fill)
 
 

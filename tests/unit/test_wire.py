@@ -147,8 +147,8 @@ def test_many_writers_that_wait_for_room_all_get_through(ends) -> None:
 
 
 def test_closing_ends_a_wait_and_frees_the_descriptors_number(ends) -> None:
-    """A reader that waits gets a ChannelError at once, and its number may be watched again for another socket."""
-    channel, theirs = ends
+    """A reader that waits gets a ChannelError at once, and its number may be watched for another socket."""
+    channel, _ = ends
     fresh: list[socket.socket] = []
 
     async def scenario() -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ def test_a_signal_ends_everything_in_order(
         ask(granted, b"x")
     (lease,) = start("one").call(lambda client: client.leases(include_ended=True))
     assert (lease.state, lease.reason) == ("ended", "the agent stopped")
+
+
+def test_a_second_signal_does_not_wait_for_anyone(start: Start, make_model: Make, until: Until) -> None:
+    """A runner that ignores the end holds the first signal for its grace, the second one not at all."""
+    one = start("one")
+    one.publish(make_model("m"), "stubborn")
+    one.run("stubborn")
+    one.process.send_signal(signal.SIGTERM)
+    until(lambda: "a second signal" in one.log.read_text(), "the first signal is heard")
+    begun = time.monotonic()
+    assert one.end(signal.SIGTERM) == 1
+    assert time.monotonic() - begun < 3
+    until(lambda: not one.left(), "children notice that their agent is gone")
 
 
 def test_a_kill_leaves_no_child_and_the_next_agent_starts(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -93,6 +95,36 @@ def test_a_reader_that_sleeps_stops_the_writer(tmp_path: Path) -> None:
         writer.close()
 
     with_relay(tmp_path, flood, work)
+
+
+def test_what_waits_in_the_relay_when_a_server_ends_still_arrives(tmp_path: Path) -> None:
+    """The end of an answer is not lost on a slow reader."""
+    ended = asyncio.Event()
+    sent = 0
+
+    async def flood_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.transport.set_write_buffer_limits(high=0)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                writer.write(bytes(4096))
+                sent += 4096
+                async with asyncio.timeout(0.5):  # every buffer on the way is full
+                    await writer.drain()
+        writer.close()
+        ended.set()
+
+    async def work(relay: Relay) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_connection((HOST, relay.port)) as slow:
+            slow.setblocking(False)
+            await ended.wait()
+            got = 0
+            while data := await loop.sock_recv(slow, 1 << 16):
+                got += len(data)
+        assert got == sent
+
+    with_relay(tmp_path, flood_and_end, work)
 
 
 def test_closing_ends_every_connection_and_the_port(tmp_path: Path) -> None:

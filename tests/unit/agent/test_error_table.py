@@ -9,7 +9,6 @@ from agent.error_table import TABLE, ExitCode, from_code, row_of
 from agent.errors import AgentError, InternalError
 from pyrdma.errors import Error
 
-
 KINDS: list[type[Error]] = sorted(TABLE, key=lambda kind: kind.code)
 
 

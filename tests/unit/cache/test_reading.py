@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,13 +87,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(
 
 
 def test_a_file_that_is_gone_is_an_error_and_no_descriptor_stays_open(
-    junk: Region, threads: ThreadPoolExecutor, write_model: Model, tmp_path: Path
+    count_descriptors: Any, junk: Region, threads: ThreadPoolExecutor, write_model: Model, tmp_path: Path
 ) -> None:
     """A file removed after the scan is named."""
     folder = write_model(tmp_path / "model", 5000, 4)
     scan = scan_folder(folder)
     (folder / "config.json").unlink()
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     with pytest.raises(ImageFormatError, match=r"config\.json cannot be read \(No such file"):
         read_folder(scan, junk, threads, lambda _: None)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_descriptors() == before

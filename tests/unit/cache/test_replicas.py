@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from pyrdma.cache.replicas import Replica, Replicas
@@ -14,12 +12,14 @@ from pyrdma.memory import ExtentPool
 
 
 @pytest.fixture
-def pool() -> Iterator[ExtentPool]:
+def pool() -> ExtentPool:
     """Four extents of one piece; no page of them is ever touched."""
-    yield ExtentPool(4 * PIECE_BYTES, PIECE_BYTES)
+    return ExtentPool(4 * PIECE_BYTES, PIECE_BYTES)
 
 
-def enter(replicas: Replicas, name: str, *, kept: bool = False, extents: int = 1, whole: bool = True) -> Replica:
+def enter(
+    replicas: Replicas, name: str, *, kept: bool = False, extents: int = 1, whole: bool = True
+) -> Replica:
     """Enter a replica of so many extents."""
     layout = lay_out([(name, "U8", (extents * PIECE_BYTES,))])
     manifest = Manifest(layout, (b"d" * 32,) * extents)

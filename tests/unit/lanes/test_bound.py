@@ -29,5 +29,8 @@ def test_a_listener_beyond_the_interface_is_refused() -> None:
         assert "127.0.0.1" in listening()
         with socket.create_server(("0.0.0.0", 0)), pytest.raises(LaneError, match=r"0\.0\.0\.0"):
             require_bound_to("lo")
-        with socket.create_server(("::", 0), family=socket.AF_INET6), pytest.raises(LaneError, match="beyond"):
+        with (
+            socket.create_server(("::", 0), family=socket.AF_INET6),
+            pytest.raises(LaneError, match="beyond"),
+        ):
             require_bound_to("lo")

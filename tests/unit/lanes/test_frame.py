@@ -52,5 +52,9 @@ def test_leaving_names_a_session_and_nothing_else() -> None:
     """The word of farewell has no range and no tag; one that has is no frame."""
     leave = Frame(Kind.LEAVE, 7, 0, 0, 0)
     assert Frame.decode(leave.encode()) == leave
-    for wrong in (Frame(Kind.LEAVE, 7, 1, 0, 0), Frame(Kind.LEAVE, 7, 0, 1, 0), Frame(Kind.LEAVE, 7, 0, 0, 1)):
+    for wrong in (
+        Frame(Kind.LEAVE, 7, 1, 0, 0),
+        Frame(Kind.LEAVE, 7, 0, 1, 0),
+        Frame(Kind.LEAVE, 7, 0, 0, 1),
+    ):
         assert Frame.decode(wrong.encode()) is None

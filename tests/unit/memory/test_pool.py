@@ -101,7 +101,10 @@ def test_an_extent_that_cannot_be_made_loses_none_of_the_others() -> None:
     pool.release(pool.allocate(PIECE_BYTES))
     spare: list[int] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(one) for one in os.listdir("/proc/self/fd")) + 1, hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (max(int(one) for one in [entry.name for entry in Path("/proc/self/fd").iterdir()]) + 1, hard),
+    )
     try:
         while True:
             try:

@@ -247,7 +247,7 @@ def test_two_sources_share_the_work(bench: Bench) -> None:
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("honest", [1, 2])
 def test_a_liar_changes_no_byte(bench: Bench, share: float, honest: int) -> None:
-    """Whatever share of its pieces is wrong, the image is right, and three lies are the most that are taken."""
+    """Whatever share of its pieces is wrong, the image is right, and no more than three lies are taken."""
     liar = type("Liar", (Liar,), {"share": share, "seed": int(share * 100)})
     outcome = pull(bench, liar, *[Source] * honest)
     assert not bench.wrong_bytes()
@@ -300,7 +300,9 @@ def test_no_source_keeps_what_is_proven_and_the_next_pull_fetches_the_rest(bench
     assert not bench.wrong_bytes()
     assert sorted(second.sources[0].asked) == sorted(set(range(PIECES)) - kept)
     assert second.report is not None
-    assert second.report.bytes == bench.nbytes - sum(bench.manifest.layout.piece_range(one)[1] for one in kept)
+    assert second.report.bytes == bench.nbytes - sum(
+        bench.manifest.layout.piece_range(one)[1] for one in kept
+    )
     assert second.progress[-1].done_bytes == bench.nbytes
 
 
@@ -375,8 +377,9 @@ def test_a_cancelled_pull_leaves_nothing_behind_that_writes(bench: Bench) -> Non
         one = Pull(bench.manifest, bench.target, set(), transport=lane, threads=bench.threads)
         wanted = [PullSource("lazy", SourceGrant(SESSION, "memory", source.address))]
         running = asyncio.create_task(one.run(wanted, lambda _: None))
-        while not lane.waiting:
+        for _ in range(5):
             await asyncio.sleep(0)
+        assert lane.waiting
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

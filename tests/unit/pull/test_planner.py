@@ -204,7 +204,7 @@ def test_rule_6_an_idle_source_behind_one_that_never_sent_is_still_asked() -> No
 
 
 def test_a_wrong_copy_does_not_lose_a_piece_that_is_still_on_its_way() -> None:
-    """When the hedged copy is wrong, the other one is still taken; when both fail, the piece is asked for again."""
+    """When the hedged copy is wrong, the other is still taken; when both fail, it is asked for again."""
     plan = PullPlan(2, 8)
     plan.add_source("slow", 0.0)
     plan.sources[0].arrived, plan.sources[0].pace_s = 1, 5.0
@@ -219,7 +219,7 @@ def test_a_wrong_copy_does_not_lose_a_piece_that_is_still_on_its_way() -> None:
 
 
 class World:
-    """Random sources around a plan: each delivers, lies, refuses or falls silent, in random order and time."""
+    """Random sources around a plan: each delivers, lies, refuses or falls silent, in random order."""
 
     def __init__(self, seed: int, *, slots: int, pieces: int, kinds: list[str]) -> None:
         self.random = random.Random(seed)
@@ -299,8 +299,10 @@ _kinds = st.lists(st.sampled_from(["honest", "liar", "refuses", "silent"]), min_
 
 @settings(max_examples=400, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 10), st.integers(1, 40), _kinds)
-def test_any_schedule_ends_and_keeps_every_promise(seed: int, slots: int, pieces: int, kinds: list[str]) -> None:
-    """With one honest source a pull always completes; without one it completes or fails, with nothing lost."""
+def test_any_schedule_ends_and_keeps_every_promise(
+    seed: int, slots: int, pieces: int, kinds: list[str]
+) -> None:
+    """With one honest source a pull completes; without one it completes or fails, with nothing lost."""
     world = World(seed, slots=slots, pieces=pieces, kinds=kinds)
     world.run()
     assert world.had <= world.plan.proven
