@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from agent import sandbox
+from pyrdma import sandbox
 from pyrdma.errors import ChannelError, Error, LocalError
 from pyrdma.wire import Channel
 
@@ -33,7 +33,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     channel = Channel.from_fd(options.control_fd)
     try:
-        sandbox.enter(sandbox.Confinement(keep_fds=(options.control_fd,), hidden=tuple(options.hide)))
+        sandbox.enter(
+            sandbox.Confinement(
+                keep_fds=(options.control_fd,), packages=("agent", "pyrdma"), hidden=tuple(options.hide)
+            )
+        )
         signal.signal(signal.SIGTERM, lambda *_: os._exit(_OK))
         # Ctrl-C reaches the whole group; whoever started this process decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

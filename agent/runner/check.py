@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agent import sandbox
+from pyrdma import sandbox
 from pyrdma.errors import Error, InputError, LocalError
 from pyrdma.image import FolderScan, TensorSpan, scan_folder
 from pyrdma.limits import MIB
@@ -61,7 +61,9 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = Path(arguments[0]).absolute()
     try:
-        sandbox.enter(sandbox.Confinement(readable=tuple(_places(folder))))
+        sandbox.enter(
+            sandbox.Confinement(packages=("agent", "pyrdma"), readable=tuple(_places(folder)))
+        )
         os.environ.update(HF_HUB_OFFLINE="1", HOME="/tmp")  # noqa: S108 - private to the sandbox
         answer = {"ok": True, "architecture": check_folder(folder)}
     except Error as error:

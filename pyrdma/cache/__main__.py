@@ -25,8 +25,8 @@ from pyrdma.errors import ChannelError, Error, LaneError, LocalError
 from pyrdma.image import ImageId, Manifest
 from pyrdma.limits import MAX_MANIFEST_BYTES
 from pyrdma.memory import ExtentPool, read_bulk, sealed_bytes
-from pyrdma.processes import die_with_parent
 from pyrdma.pull.engine import Progress, PullSource
+from pyrdma.sandbox import die_with_parent
 from pyrdma.wire import Channel, Message
 
 PROGRESS_EVERY_S: Final = 0.05

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -28,11 +29,12 @@ from pyrdma.lanes.bound import require_bound_to
 from pyrdma.lanes.frame import CONTROL_TAG, DATA_TAG, FRAME_BYTES, TAG_BITS, Frame, Kind
 from pyrdma.limits import MAX_PEERS, MAX_REPLIES_IN_FLIGHT, MAX_SESSIONS, PIECE_BYTES, SESSION_SILENCE_S
 from pyrdma.memory.mapping import Access, Mapping, map_extents
-from pyrdma.processes import die_with_parent
+from pyrdma.sandbox import Confinement, enter
 from pyrdma.wire import Channel, Message
 
 _CONTROL_RECEIVES: Final = 64
 """Frames that peers may have on the way to us before UCX must buffer them."""
+_NETWORK_SYS: Final = (Path("/sys/class/net"), Path("/sys/devices"))
 _IDLE_ROUNDS: Final = 2
 """Rounds without progress before the worker sleeps: one spare round is cheaper than a wake-up."""
 _FAREWELL_S: Final = 0.05
@@ -377,9 +379,10 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--interface", required=True)
     options = parser.parse_args()
-    die_with_parent()
     channel = Channel.from_fd(options.control_fd)
     try:
+        # UCX lists network interfaces in /sys; everything else of the machine is out of sight from here on.
+        enter(Confinement(network=True, keep_fds=(options.control_fd,), readable=_NETWORK_SYS))
         worker = UcxWorker(channel, options.interface)
         worker.start()
         worker.run()

@@ -7,11 +7,15 @@ counts. Any message that is not expected ends it: a worker that breaks its contr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from pyrdma.errors import ChannelError, Error, LaneError, SourceError, from_code
@@ -72,6 +76,7 @@ class UcxTransport:
         ring_bytes = slots * PIECE_BYTES
         self._ring_fd = lent_memfd("ring", ring_bytes)
         self._ring = map_extents([self._ring_fd], ring_bytes, Access.SHARED_WRITE)
+        self._worker_fd = -1
         self._ring_lent = False
         self._ring_lock = asyncio.Lock()
         self._fetches: dict[int, asyncio.Future[None]] = {}
@@ -116,7 +121,9 @@ class UcxTransport:
             for fd in fds:
                 os.close(fd)
             self._take_ready(message)
-        except (Error, TimeoutError) as error:
+            self.pid = _innermost(process.pid)
+            self._worker_fd = os.pidfd_open(self.pid)
+        except (Error, OSError, TimeoutError) as error:
             await self.close()
             if isinstance(error, LaneError):
                 raise
@@ -330,8 +337,7 @@ class UcxTransport:
         """End the worker for good; every fetch and order that waits gets the error."""
         if self._broken is None:
             self._broken = error
-            self._process.kill()
-            self._process.wait()
+            self._kill()
             self._channel.close()
             for waiting in (*self._fetches.values(), *self._opening.values()):
                 if not waiting.done():
@@ -347,8 +353,28 @@ class UcxTransport:
             self._sessions.clear()
         return error
 
+    def _kill(self) -> None:
+        """End the worker and its supervisor; when this returns nothing of them runs."""
+        self._process.kill()
+        self._process.wait()
+        if self._worker_fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._worker_fd, signal.SIGKILL)
+            select.select([self._worker_fd], [], [], ORDER_DEADLINE_S)
+            os.close(self._worker_fd)
+            self._worker_fd = -1
+
 
 def _said(text: object) -> str:
     """Return what a worker said, fit to be shown: it may have been told by a stranger."""
     told = str(text)[:200]
     return told if told.isprintable() else shown(told)
+
+
+def _innermost(pid: int) -> int:
+    """Return the worker behind its sandbox's supervisor; the process itself where there is none."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return pid
+    return int(children[0]) if children else pid

@@ -46,7 +46,7 @@ def real(mode: str, argument: str, channel: Channel, interface: str) -> None:
 
             def noted() -> None:
                 done()
-                self.taken += 1  # UCX says so once the receiver has all of it
+                self.taken += 1  # the first of the two is with the receiver by now
                 if self.taken == 2 and mode in ("mortal", "sleeper"):
                     os.kill(os.getpid(), signal.SIGKILL if mode == "mortal" else signal.SIGSTOP)
 

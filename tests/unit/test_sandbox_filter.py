@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from agent.sandbox.filter import NETWORK_FAMILIES, RUNNER_FAMILIES, build_filter
+from pyrdma.sandbox.filter import NETWORK_FAMILIES, RUNNER_FAMILIES, build_filter
 
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

@@ -149,9 +149,11 @@ class Puller(MemoryTransport):
         super().__init__(network, b"puller", slots=6)
         self.waiting: dict[int, set[asyncio.Task[None]]] = {}
         self.fetched: list[int] = []
+        self.begun = 0
 
     async def fetch(self, peer: int, grant: SourceGrant, offset: int, nbytes: int, slot: int) -> None:
         """Fetch, and be ended by ``disconnect``."""
+        self.begun += 1
         task = asyncio.ensure_future(super().fetch(peer, grant, offset, nbytes, slot))
         self.waiting.setdefault(peer, set()).add(task)
         await asyncio.wait([task])
@@ -372,22 +374,28 @@ def test_a_cancelled_pull_leaves_nothing_behind_that_writes(bench: Bench) -> Non
 
     async def scenario() -> None:
         network = MemoryNetwork()
-        lane, source = Puller(network), Lazy(network, "lazy")
-        await source.serve(SESSION, b"puller", bench.image, bench.nbytes, on_end=lambda: None)
+        lane, sources = Puller(network), [Lazy(network, "a"), Lazy(network, "b")]
+        for source in sources:
+            await source.serve(SESSION, b"puller", bench.image, bench.nbytes, on_end=lambda: None)
         one = Pull(bench.manifest, bench.target, set(), transport=lane, threads=bench.threads)
-        wanted = [PullSource("lazy", SourceGrant(SESSION, "memory", source.address))]
+        wanted = [
+            PullSource(source.address.decode(), SourceGrant(SESSION, "memory", source.address))
+            for source in sources
+        ]
         running = asyncio.create_task(one.run(wanted, lambda _: None))
-        for _ in range(5):
+        for _ in range(10):
             await asyncio.sleep(0)
-        assert lane.waiting
+        assert lane.begun == PIECES
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        source.go.set()
+        assert lane.begun == PIECES, "what ends with the pull is asked of nobody else"
+        for source in sources:
+            source.go.set()
         for _ in range(20):
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert source.asked == []
+        assert sources[0].asked == sources[1].asked == []
 
     asyncio.run(scenario())
     assert ctypes.string_at(bench.target.address(0, 16), 16) == b"\xee" * 16

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.sandbox.kernel import (
+from pyrdma.sandbox.kernel import (
     MS_BIND,
     MS_NOATIME,
     MS_NODEV,

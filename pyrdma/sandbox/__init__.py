@@ -4,7 +4,7 @@
 Afterwards:
 
 - no network at all, not even loopback (unless the caller keeps it), and no socket but Unix ones;
-- a file system of its own (``agent.sandbox.root``): Python's folders read only, private ``/tmp``, no state,
+- a file system of its own (``pyrdma.sandbox.root``): Python's folders read only, private ``/tmp``, no state,
   no run directory, no home, nothing that was not named;
 - process numbers of its own: no other process can be seen, signalled or looked into;
 - no capabilities, no new privileges, no core dumps, a filter over system calls, no descriptor but the named
@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from agent.sandbox import kernel
-from agent.sandbox.filter import NETWORK_FAMILIES, RUNNER_FAMILIES, build_filter
-from agent.sandbox.root import enter_root, exposed, visible_folders
+from pyrdma.sandbox import kernel
+from pyrdma.sandbox.filter import NETWORK_FAMILIES, RUNNER_FAMILIES, build_filter
+from pyrdma.sandbox.root import enter_root, exposed, visible_folders
 from pyrdma.errors import LocalError
 
-__all__ = ["Confinement", "enter"]
+__all__ = ["Confinement", "die_with_parent", "enter"]
 
 _FIX: Final = (
     "allow user namespaces for this user (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
@@ -56,7 +56,7 @@ class Confinement:
 
     network: bool = False
     keep_fds: tuple[int, ...] = ()
-    packages: tuple[str, ...] = ("agent", "pyrdma")
+    packages: tuple[str, ...] = ("pyrdma",)
     readable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
 
@@ -71,7 +71,7 @@ def enter(confinement: Confinement) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise LocalError(
-            f"runners need the namespaces of Linux; this is {sys.platform}.", fix="use a Linux machine"
+            f"runners and lane workers need the namespaces of Linux; this is {sys.platform}.", fix="use a Linux machine"
         )
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise LocalError(
@@ -95,6 +95,14 @@ def enter(confinement: Confinement) -> None:
         raise LocalError(f"this kernel refused the sandbox ({error.strerror}{where}).", fix=_FIX) from error
 
 
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends, however that ends."""
+    parent = os.getppid()
+    kernel.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the kernel listened
+
+
 def _new_namespaces(*, network: bool) -> None:
     flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
     if not network:
@@ -115,10 +123,7 @@ def _new_namespaces(*, network: bool) -> None:
 
 def _become_child(keep: Sequence[int]) -> None:
     """Go on in a child, the first process of the new process numbers; stay behind as its supervisor."""
-    parent = os.getppid()
-    kernel.die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it ended before the kernel listened
+    die_with_parent()
     alive, held = os.pipe()
     child = os.fork()
     if child:
