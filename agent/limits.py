@@ -75,3 +75,5 @@ MAX_CHILD_TALK_BYTES: Final = 2048
 """The end of a child's stderr that is kept for the sentence about its death."""
 MAX_CHECK_OUTPUT_BYTES: Final = 64 << 10
 """What the folder check may print."""
+LANE_TRIES: Final = 2
+"""Pulls of one start on this node's lane: a worker that dies once is bad luck, twice a defect."""

@@ -1,7 +1,7 @@
 """``agent_idle``: what a node costs that does nothing: memory beside the donated budget, and processor time.
 
-Without a spare runner, and with one, since a spare is most of what an idle node weighs. Memory is the proportional
-set size of the process tree, less the shared memory of the donated budget.
+Without a spare runner, and with one, since a spare is most of what an idle node weighs. Memory is the
+proportional set size of the process tree, less the shared memory of the donated budget.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def main(arguments: Sequence[str]) -> None:
 def _agent(spares: int) -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="pyrdma-idle-") as folder:
         process = subprocess.Popen(
-            [sys.executable, "-m", "agent", "serve", "--state-dir", folder]
-            + ["--memory", f"{BUDGET_MIB}MiB", "--spares", str(spares)],
+            [
+                *(sys.executable, "-m", "agent", "serve", "--state-dir", folder),
+                *("--memory", f"{BUDGET_MIB}MiB", "--spares", str(spares)),
+            ],
             stderr=subprocess.DEVNULL,
         )
         try:

@@ -1,7 +1,7 @@
 """``disk_load``: what a warm start is compared with: safetensors from a cold file, and from the page cache.
 
-The cold read drops the file's pages first (``posix_fadvise``), which a virtual machine's host may still hold: the
-figure says what this machine gave, not what its disk can do.
+The cold read drops the file's pages first (``posix_fadvise``), which a virtual machine's host may still
+hold: the figure says what this machine gave, not what its disk can do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def main(arguments: Sequence[str]) -> None:
     with weight_folder(int(options.size)) as folder:
         file = folder / "model.safetensors"
         nbytes = file.stat().st_size
-        cold, cached = [], []
+        cold: list[float] = []
+        cached: list[float] = []
         for _ in range(options.runs):
             for into, prepare in ((cold, drop_pages), (cached, _keep_pages)):
                 prepare(file)

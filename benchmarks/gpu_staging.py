@@ -1,8 +1,8 @@
-"""``gpu_staging``: an image in host memory bound to a model on a CUDA device, against a copy from pinned memory.
+"""``gpu_staging``: an image in host memory bound to a model on a CUDA device, against a pinned copy.
 
-The image lies in a weight cache, as on a node. References of the same run and bytes: one pinned buffer copied again
-and again (what the bus gives), and ``Tensor.to`` from pageable memory (what happens without staging). Every
-parameter is compared with the file's bytes on the device after the first upload.
+The image lies in a weight cache, as on a node. References of the same run and bytes: one pinned buffer
+copied again and again (what the bus gives), and ``Tensor.to`` from pageable memory (what happens without
+staging). Every parameter is compared with the file's bytes on the device after the first upload.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Figure, spread
@@ -68,9 +69,7 @@ def _measure(attachment: Attachment, runs: int) -> None:
     for run in range(runs + 1):
         model = _model(attachment)
         staged.append(
-            total
-            / _seconds(lambda model=model: load_into(model, attachment, device=device, staging=staging))
-            / 1e9
+            total / _seconds(partial(load_into, model, attachment, device=device, staging=staging)) / 1e9
         )
         if run == 0:
             for name, tensor in pageable.items():

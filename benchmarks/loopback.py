@@ -1,7 +1,7 @@
-"""``loopback``: a pull over UCX/TCP on loopback, verified, against one plain socket stream with the same digests.
+"""``loopback``: a verified pull over UCX/TCP on loopback, against one plain socket stream with digests.
 
-Both sides hold their memory touched; pulls and streams alternate, the ratio is the median over the pairs. Beside it
-the memory that a pull costs beyond the image.
+Both sides hold their memory touched; pulls and streams alternate, the ratio is the median over the pairs.
+Beside it the memory that a pull costs beyond the image.
 """
 
 from __future__ import annotations

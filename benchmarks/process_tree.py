@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -19,7 +20,7 @@ def own_bytes(pid: int) -> int:
     total = 0
     for process in tree(pid):
         try:
-            with open(f"/proc/{process.pid}/status") as status:
+            with Path(f"/proc/{process.pid}/status").open() as status:
                 total += next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024
         except (OSError, StopIteration):
             continue  # ended meanwhile

@@ -1,7 +1,7 @@
 """``resident_map``: mapping an image that the weight cache holds, in a process that has torch loaded.
 
-From the order to attach until every tensor is there, at two sizes, against safetensors reading the same files from
-the page cache.
+From the order to attach until every tensor is there, at two sizes, against safetensors reading the same
+files from the page cache.
 """
 
 from __future__ import annotations

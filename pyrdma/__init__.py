@@ -1,1 +1,1 @@
-"""Warm starts: model weights that lie in one process's memory are in another's, each piece proven by its digest."""
+"""Warm starts: weights that lie in one process's memory are in another's, each piece proven by its digest."""

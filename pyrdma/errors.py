@@ -2,7 +2,7 @@
 
 ::
 
-    Error
+Error:
     +-- InputError            the caller's file, name or argument
     |   +-- ImageFormatError  a folder or weight file that is no model we can carry
     |   +-- ManifestError     bytes that are no manifest, or not the one with this id

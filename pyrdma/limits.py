@@ -15,7 +15,7 @@ GIB: Final = 1 << 30
 PIECE_BYTES: Final = 16 * MIB
 """The unit of transfer, digest, resume and fan-out: large enough that Python per piece costs nothing."""
 TENSOR_ALIGN_BYTES: Final = 256
-"""Tensors start here in the flat space; at raw file offsets bf16 products run up to 2.6 times slower, fp8 fails."""
+"""Where tensors start in the flat space; at raw file offsets bf16 runs up to 2.6 times slower, fp8 fails."""
 MAX_MANIFEST_BYTES: Final = 64 * MIB
 """Without it a peer's manifest fills our memory."""
 MAX_TENSORS: Final = 1 << 18
@@ -45,13 +45,13 @@ MAX_SIDE_FILES: Final = 64
 
 # --- between processes of one node ------------------------------------------------------------------------
 MAX_MESSAGE_BYTES: Final = 60 * KIB
-"""One packet; more travels in a memfd. Below the kernel's default socket buffer, so that a packet always fits."""
+"""One packet; more travels in a memfd. Below the kernel's default socket buffer, so a packet always fits."""
 MAX_MESSAGE_FDS: Final = 200
 """Descriptors of one packet; the kernel's own limit is 253."""
 
 # --- transfers --------------------------------------------------------------------------------------------
 RING_SLOTS: Final = 8
-"""Pieces that one lane may hold between arrival and verification: 128 MiB, within the 256 MiB that a pull may cost."""
+"""Pieces of one lane between arrival and proof: 128 MiB, within the 256 MiB that a pull may cost."""
 WINDOW_PIECES: Final = 4
 """Pieces in flight from one source; more gains nothing on loopback (measured), a WAN uses more endpoints."""
 MAX_REPLIES_IN_FLIGHT: Final = 16
@@ -73,5 +73,5 @@ MIN_PIECE_DEADLINE_S: Final = 4.0
 MAX_PIECE_DEADLINE_S: Final = 120.0
 """The longest that a slow but steady source is given for one piece: 16 MiB at 1.1 Mbit/s."""
 SESSION_SILENCE_S: Final = 150.0
-"""A peer that asks for nothing and takes nothing for this long has died without a word: its session ends. Longer
-than the longest wait for one piece."""
+"""A peer that asks for nothing and takes nothing for this long has died without a word: its session ends.
+Longer than the longest wait for one piece."""

@@ -21,11 +21,11 @@ from agent.daemon.catalogue import Catalogue
 from agent.daemon.parts import Peer
 from agent.daemon.transfers import Transfers, source_view
 from agent.errors import PeerNodeError, UnknownModelError
-from agent.limits import MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
+from agent.limits import LANE_TRIES, MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
 from agent.local.views import NoteView, ProgressView, SourceView
 from agent.resolve import ModelRef, Offer, choose
 from pyrdma.cache.client import Progress, PullSource
-from pyrdma.errors import Error, LocalError, NoSourceError
+from pyrdma.errors import Error, LaneError, LocalError, NoSourceError
 from pyrdma.image.manifest import ImageId, Manifest
 
 _log = logging.getLogger(__name__)
@@ -131,7 +131,19 @@ class Supply:
                     fix="publish it again with: pyrdma-agent publish FOLDER --name NAME",
                 )
         manifest = await self._manifest(found.image_id, [holder.peer for holder in holders])
+        for _ in range(LANE_TRIES - 1):
+            try:
+                return await self._pull(name, manifest, holders, begun, emit)
+            except LaneError as error:
+                emit(NoteView(f"{error.message} It is started again; finished pieces are kept."))
+        return await self._pull(name, manifest, holders, begun, emit)
+
+    async def _pull(
+        self, name: str, manifest: Manifest, holders: Sequence[Holder], begun: float, emit: Emit
+    ) -> Supplied:
+        image_id = manifest.image_id
         limit_s = SOURCE_SLACK_S + manifest.layout.total_bytes / MIN_PULL_BYTES_PER_S
+        # Asked for anew at each try: a lane worker that was started again has another address.
         address = await self._keeper.cache.lane_address()
         async with AsyncExitStack() as open_sources:
             sources = []
@@ -139,7 +151,7 @@ class Supply:
             for holder in holders:
                 try:
                     grant = await open_sources.enter_async_context(
-                        holder.peer.open_source(found.image_id, address, limit_s)
+                        holder.peer.open_source(image_id, address, limit_s)
                     )
                     sources.append(PullSource(name=holder.name, grant=grant))
                 except PeerNodeError as error:
@@ -147,7 +159,7 @@ class Supply:
                     emit(NoteView(error.message))
             if not sources:
                 raise NoSourceError(f"no peer lends {name}: {' '.join(refusals)}", fix="try again later")
-            with self._transfers.record(name, found.image_id.hex(), "pull", emit) as on_progress:
+            with self._transfers.record(name, image_id.hex(), "pull", emit) as on_progress:
                 connect_s = time.monotonic() - begun
                 report = await self._keeper.cache.pull(manifest, sources, on_progress)
                 # The last word on each source comes with the report.

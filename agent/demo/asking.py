@@ -1,4 +1,4 @@
-"""Questions to an OpenAI-compatible endpoint, with nothing but the standard library, as any client would ask."""
+"""Questions to an OpenAI-compatible endpoint, asked with the standard library alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The demo's broken hardware: one bit in each piece that a node's weight cache holds turns over.
 
-Written into the memory of a process that the demo itself started, as a failing memory module would: nothing in the
-agent knows of it, and the node goes on in good faith.
+Written into the memory of a process that the demo itself started, as a failing memory module would: nothing
+in the agent knows of it, and the node goes on in good faith.
 """
 
 from __future__ import annotations

@@ -100,4 +100,5 @@ def _source(granted: GrantedView, node: DemoNode) -> SourceView:
 def _outcome(granted: GrantedView) -> str:
     start = granted.start
     speed = rate(start.bytes, start.pull_s)
-    return f"  {granted.lease.model} answers: {format_size(start.bytes)} over {start.lane}, {speed}, every piece verified"
+    size = format_size(start.bytes)
+    return f"  {granted.lease.model} answers: {size} over {start.lane}, {speed}, every piece verified"

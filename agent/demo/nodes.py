@@ -26,7 +26,7 @@ OnEvent = Callable[[RunEvent], None]
 
 
 class DemoNode:
-    """One node. Its process leads a session of its own, so that Ctrl-C reaches the demo alone, which ends it."""
+    """One node, in a session of its own: Ctrl-C reaches the demo alone, which then ends the node."""
 
     def __init__(self, name: str, folder: Path, memory_bytes: int, peers: Sequence[str] = ()) -> None:
         self.name = name

@@ -64,7 +64,8 @@ def preflight(needs: Needs, folder: Path) -> list[str]:
     available = available_memory_bytes()
     if available < needs.memory_bytes:
         raise NodeError(
-            f"the demo needs {needs.memory_bytes / GIB:.1f} GiB of memory, {available / GIB:.1f} GiB are free.",
+            f"the demo needs {needs.memory_bytes / GIB:.1f} GiB of memory,"
+            f" {available / GIB:.1f} GiB are free.",
             fix="choose a smaller checkpoint, for example --size 500MB",
         )
     free = shutil.disk_usage(folder).free

@@ -57,7 +57,7 @@ class Start:
         }
 
     def _phases(self) -> list[tuple[str, float]]:
-        # What the spare runner did before the lease is no part of the start; "ready" is the sum of the others.
+        # What the spare runner did before the lease is no part of the start; "ready" sums up the others.
         left_out = (*AHEAD, "ready")
         return [(one.name, one.seconds) for one in self.granted.start.phases if one.name not in left_out]
 

@@ -61,9 +61,7 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = Path(arguments[0]).absolute()
     try:
-        sandbox.enter(
-            sandbox.Confinement(packages=("agent", "pyrdma"), readable=tuple(_places(folder)))
-        )
+        sandbox.enter(sandbox.Confinement(packages=("agent", "pyrdma"), readable=tuple(_places(folder))))
         os.environ.update(HF_HUB_OFFLINE="1", HOME="/tmp")  # noqa: S108 - private to the sandbox
         answer = {"ok": True, "architecture": check_folder(folder)}
     except Error as error:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -40,18 +40,33 @@ class _Server:
         self._channel = channel
         self._service = service
         self._calls: set[asyncio.Task[None]] = set()
+        self._pulls: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Answer calls until the owner's end is closed."""
         with contextlib.suppress(ChannelError):
             while True:
                 message, fds = await self._channel.arecv()
+                if message["op"] == "cancel":
+                    self._cancel(message["id"])
+                    continue
                 call = asyncio.create_task(self._answer(message, fds))
                 self._calls.add(call)
                 call.add_done_callback(self._calls.discard)
+                if message["op"] == "pull":
+                    self._pulls[message["id"]] = call
+                    call.add_done_callback(functools.partial(self._forget_pull, message["id"]))
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _cancel(self, name: int) -> None:
+        """Stop a pull; what it has proven stays. A publication is not stopped: a thread fills its memory."""
+        if name in self._pulls:
+            self._pulls[name].cancel()
+
+    def _forget_pull(self, name: int, _: asyncio.Task[None]) -> None:
+        del self._pulls[name]
 
     async def _answer(self, message: Message, fds: list[int]) -> None:
         name = message["id"]
@@ -174,8 +189,6 @@ def main() -> int:
     parser.add_argument("--interface", required=True)
     parser.add_argument("--prefault", action="store_true")
     options = parser.parse_args()
-    # The terminal's Ctrl-C reaches the whole group; the owner decides when the cache ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     asyncio.run(_serve(options))
     return 0

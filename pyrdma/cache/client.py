@@ -117,7 +117,10 @@ class CacheClient:
             command = [sys.executable, "-m", "pyrdma.cache", "--control-fd", str(theirs.fileno())]
             command += ["--memory", str(config.memory_bytes), "--interface", config.interfaces[0]]
             command += ["--prefault"] if config.prefault else []
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            # A session of its own: a terminal's Ctrl-C is for the owner, who decides when the cache ends.
+            process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            )
         self = cls(process, channel)
         try:
             await asyncio.wait_for(channel.arecv(), START_DEADLINE_S)
@@ -204,7 +207,14 @@ class CacheClient:
     ) -> tuple[Any, list[int]]:
         call = self._begin(message, on_progress)
         await self._channel.asend(message, fds)
-        return await call.done
+        try:
+            return await call.done
+        except asyncio.CancelledError:
+            if self._calls.pop(message["id"], None) is not None and not self.closed.is_set():
+                # Nobody waits for it any more: a pull stops, everything else runs to its end unheard.
+                with contextlib.suppress(ChannelError):
+                    await self._channel.asend({"op": "cancel", "id": message["id"]})
+            raise
 
     def _begin(self, message: Message, on_progress: Callable[[Progress], None] | None = None) -> _Call:
         if self.closed.is_set():

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from pyrdma.errors import LocalError
 from pyrdma.sandbox import kernel
 from pyrdma.sandbox.filter import NETWORK_FAMILIES, RUNNER_FAMILIES, build_filter
 from pyrdma.sandbox.root import enter_root, exposed, visible_folders
-from pyrdma.errors import LocalError
 
 __all__ = ["Confinement", "die_with_parent", "enter"]
 
@@ -71,7 +71,8 @@ def enter(confinement: Confinement) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise LocalError(
-            f"runners and lane workers need the namespaces of Linux; this is {sys.platform}.", fix="use a Linux machine"
+            f"runners and lane workers need the namespaces of Linux; this is {sys.platform}.",
+            fix="use a Linux machine",
         )
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise LocalError(

@@ -44,7 +44,7 @@ def _naming(folder: Path) -> list[psutil.Process]:
 
 
 def test_the_demo_prints_one_object_and_leaves_nothing_behind(folder: Path) -> None:
-    """With --json: the documented object, verified starts, equal answers, no process and no file afterwards."""
+    """With --json: the documented object, verified starts, equal answers, and nothing is left over."""
     done = subprocess.run(
         [*COMMAND, "--size", "100MB", "--json"],
         capture_output=True,
@@ -124,9 +124,7 @@ def test_a_temporary_folder_with_a_long_path_is_refused_at_once(tmp_path: Path) 
 )
 def test_a_size_that_cannot_be_is_refused_before_anything_starts(size: str, code: int, sentence: str) -> None:
     """A wrong or too large --size: one sentence, a fix, the right exit code, nothing on stdout."""
-    done = subprocess.run(
-        [*COMMAND, "--size", size], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([*COMMAND, "--size", size], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code
     assert sentence in done.stderr
     assert "fix:" in done.stderr
