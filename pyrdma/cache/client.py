@@ -186,7 +186,7 @@ class CacheClient:
         self._channel.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_DEADLINE_S):
-                while self._process.poll() is None:  # noqa: ASYNC110 - a child's end is no event here
+                while self._process.poll() is None:
                     await asyncio.sleep(0.01)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
