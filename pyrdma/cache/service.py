@@ -13,7 +13,7 @@ from pyrdma.attach import parcel_messages
 from pyrdma.cache.messages import CacheStatus, ReplicaStatus, WorkerStatus
 from pyrdma.cache.reading import read_folder
 from pyrdma.cache.replicas import Replica, Replicas
-from pyrdma.errors import LocalError
+from pyrdma.errors import LaneError, LocalError
 from pyrdma.image import ImageId, Manifest, scan_folder
 from pyrdma.limits import MAX_MESSAGE_BYTES
 from pyrdma.memory import ExtentPool, sealed_bytes
@@ -138,7 +138,12 @@ class CacheService:
             replica.users -= 1
 
     async def pull(self, manifest: Manifest, sources: list[PullSource], report: Report) -> PullReport:
-        """Bring an image here; pulls of one node run one after the other, since they share one ring."""
+        """Bring an image here; pulls of one node run one after the other, since they share one ring.
+
+        Raises:
+            LaneError: the lane worker that the sources were opened for is gone; they are to be opened again.
+        """
+        lane = self._lane
         async with self._pull_lock:
             replica = self._replicas.find(manifest.image_id)
             if replica is None:
@@ -147,13 +152,9 @@ class CacheService:
             replica.users += 1
             try:
                 await asyncio.to_thread(self._pool.fault_in, replica.region)
-                pull = Pull(
-                    manifest,
-                    replica.region,
-                    replica.proven,
-                    transport=await self.lane(),
-                    threads=self._proving,
-                )
+                if lane is None or not lane.alive:
+                    raise LaneError("the UCX lane worker died before the pull began.")
+                pull = Pull(manifest, replica.region, replica.proven, transport=lane, threads=self._proving)
                 return await pull.run(sources, report)
             finally:
                 replica.users -= 1

@@ -21,7 +21,7 @@ import pytest
 from pyrdma.attach import receive_attachment
 from pyrdma.cache.client import PullSource, SourceGrant
 from pyrdma.errors import ChannelError, LaneError, LocalError, NoSourceError, SourceError
-from pyrdma.limits import MIB, MIN_PIECE_DEADLINE_S, PIECE_BYTES, RING_SLOTS
+from pyrdma.limits import FIRST_PIECE_DEADLINE_S, MIB, MIN_PIECE_DEADLINE_S, PIECE_BYTES, RING_SLOTS
 from pyrdma.wire import Channel
 
 pytestmark = pytest.mark.usefixtures("needs_ucx")
@@ -421,6 +421,27 @@ def test_a_worker_listens_on_loopback_alone(
     loop_runner.run(run())
 
 
+def test_a_worker_sees_nothing_of_the_node(lane_bench: Any, loop_runner: asyncio.Runner) -> None:
+    """No rights, no other process, no file of the machine but what Python needs; the network stays."""
+
+    async def run() -> None:
+        lane = await lane_bench.worker(slots=1)
+        status = Path(f"/proc/{lane.pid}/status").read_text()
+        rows = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert rows["CapEff"] == rows["CapPrm"] == rows["CapBnd"] == "0" * 16
+        assert rows["NoNewPrivs"] == "1"
+        assert rows["NSpid"].split()[-1] == "1"
+        root = Path(f"/proc/{lane.pid}/root")
+        assert (root / "proc/1/status").exists()
+        assert not {"home", "var", "run", "boot", "opt"} & {path.name for path in root.iterdir()}
+        assert not (root / Path(__file__).relative_to("/")).exists()
+        for name, shared in (("pid", False), ("mnt", False), ("ipc", False), ("net", True)):
+            same = Path(f"/proc/{lane.pid}/ns/{name}").readlink() == Path(f"/proc/self/ns/{name}").readlink()
+            assert same is shared
+
+    loop_runner.run(run())
+
+
 def test_an_interface_that_does_not_exist_is_refused(caches: Any, loop_runner: asyncio.Runner) -> None:
     """The sentence names it; the cache lives on without a lane."""
 
@@ -539,3 +560,41 @@ async def half_a_pull(puller: Any, lane_bench: Any, wait_until: Any) -> tuple[An
 
     await wait_until(begun)
     return source, pulling
+
+
+def test_a_pull_that_nobody_waits_for_stops(
+    caches: Any, loop_runner: asyncio.Runner, wait_until: Any
+) -> None:
+    """A cancelled call ends its pull at once, although its source stands still; the memory can be dropped."""
+
+    async def run() -> None:
+        holder, manifest = await caches.source("holder")
+        puller = await caches.get("puller")
+        grant = await holder.open_source(manifest.image_id, await puller.lane_address())
+        source = await worker_pid(holder)
+        os.kill(source, signal.SIGSTOP)
+        try:
+            pull = asyncio.create_task(puller.pull(manifest, [PullSource("holder", grant)], lambda _: None))
+
+            async def begun() -> bool:
+                return bool((await puller.status()).replicas)
+
+            async def dropped() -> bool:
+                try:
+                    await puller.drop(manifest.image_id)
+                except LocalError:
+                    return False  # still in use
+                return True
+
+            await wait_until(begun)
+            pull.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pull
+            began_s = time.monotonic()
+            await wait_until(dropped)
+            assert time.monotonic() - began_s < FIRST_PIECE_DEADLINE_S / 2
+        finally:
+            os.kill(source, signal.SIGCONT)
+        await holder.close_source(grant.session)
+
+    loop_runner.run(run())

@@ -1,0 +1,129 @@
+"""How an image comes from peers when this node's own lane fails; the cache and the peer are in-memory ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import blake3
+import pytest
+
+from agent.daemon.cache_keeper import CacheKeeper
+from agent.daemon.catalogue import Catalogue
+from agent.daemon.supply import Found, Supplied, Supply
+from agent.daemon.transfers import Transfers
+from agent.local.views import NoteView
+from agent.resolve import ModelRef, Offer
+from agent.state import Store
+from pyrdma.cache.client import CacheStatus, Progress, PullReport, PullSource, SourceGrant
+from pyrdma.errors import LaneError
+from pyrdma.image import ImageId, Manifest, lay_out
+
+LAYOUT = lay_out([("w", "U8", (256,))])
+MANIFEST = Manifest(layout=LAYOUT, digests=(blake3.blake3(bytes(LAYOUT.total_bytes)).digest(),))
+
+
+class Cache:
+    """A weight cache whose lane dies in the first pulls; each new lane has another address."""
+
+    pid = 1
+
+    def __init__(self, deaths: int) -> None:
+        self.closed = asyncio.Event()
+        self.deaths = deaths
+        self.lanes = 0
+        self.pulled_from: list[bytes] = []
+
+    async def status(self) -> CacheStatus:
+        return CacheStatus(0, 0, 0, (), ())
+
+    async def lane_address(self) -> bytes:
+        self.lanes += 1
+        return f"lane {self.lanes}".encode()
+
+    async def pull(
+        self, manifest: Manifest, sources: Sequence[PullSource], progress: Callable[[Progress], None]
+    ) -> PullReport:
+        self.pulled_from.append(sources[0].grant.address)
+        if len(self.pulled_from) <= self.deaths:
+            raise LaneError("the UCX lane worker died.")
+        return PullReport(manifest.layout.total_bytes, 0.1, "tcp", (), 0.0)
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+class Peer:
+    """A node that has the image and answers to whatever lane it is told."""
+
+    address = "unix:/peer"
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def find(self, ref: ModelRef) -> Offer:
+        assert ref.image_id == MANIFEST.image_id
+        return Offer(self.address, MANIFEST.image_id, LAYOUT.total_bytes, "peer")
+
+    async def manifest(self, image_id: ImageId) -> Manifest:
+        assert image_id == MANIFEST.image_id
+        return MANIFEST
+
+    @asynccontextmanager
+    async def open_source(
+        self, image_id: ImageId, lane_address: bytes, limit_s: float
+    ) -> AsyncIterator[SourceGrant]:
+        self.open += 1
+        try:
+            yield SourceGrant(1, "tcp", lane_address)
+        finally:
+            self.open -= 1
+
+
+def provide(folder: Path, cache: Cache, peer: Peer, told: list[Any]) -> tuple[Supplied, list[str]]:
+    """Supply the image; return the outcome and the states of its transfers, newest first."""
+
+    async def run() -> tuple[Supplied, list[str]]:
+        store = await Store.open(folder / "state.sqlite3")
+
+        async def start() -> Any:
+            return cache
+
+        keeper = CacheKeeper(start)
+        await keeper.start()
+        transfers = Transfers()
+        launcher: Any = None  # publishes nothing here
+        catalogue = Catalogue(store, keeper, launcher, transfers)
+        peers: Any = [peer]
+        try:
+            supply = Supply(catalogue, keeper, transfers, peers)
+            supplied = await supply.provide("m", Found(MANIFEST.image_id, ()), told.append)
+            return supplied, [transfer.state for transfer in transfers.list()]
+        finally:
+            await keeper.close()
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def test_a_lane_that_dies_costs_one_more_try_with_sources_opened_anew(tmp_path: Path) -> None:
+    """The second try speaks to the new lane; the caller is told; no source stays open."""
+    cache, peer = Cache(deaths=1), Peer()
+    told: list[Any] = []
+    supplied, states = provide(tmp_path, cache, peer, told)
+    assert supplied.lane == "tcp"
+    assert cache.pulled_from == [b"lane 1", b"lane 2"]
+    assert states == ["done", "failed"]
+    assert any(isinstance(event, NoteView) and "started again" in event.text for event in told)
+    assert peer.open == 0
+
+
+def test_a_lane_that_dies_again_fails_the_start(tmp_path: Path) -> None:
+    """Two deaths in one start are a defect, not bad luck: its sentence reaches the caller."""
+    cache, peer = Cache(deaths=2), Peer()
+    with pytest.raises(LaneError, match="died"):
+        provide(tmp_path, cache, peer, [])
+    assert peer.open == 0
