@@ -66,7 +66,7 @@ async def _run(nbytes: int, runs: int) -> None:
         value * 1e3,
         "ms",
         reference * 1e3,
-        "safetensors.torch.load_file from the page cache",
+        "safetensors.torch.load_file, which maps the file, from the page cache",
         value / reference,
         {
             "bytes": manifest.layout.total_bytes,

@@ -56,6 +56,7 @@ def publish(folder: Path, name: str, timeout_s: float, *, as_json: bool, paths: 
         talk(f"{name} stood for the image {done.replaced[:12]} before; running leases keep it.")
     data(f"{name}@{done.image_id}")
     talk(
-        f"{format_size(done.total_bytes)} in {done.pieces} pieces, read and digested in {done.seconds:.1f} s."
+        f"{format_size(done.total_bytes)} in {done.pieces} pieces,"
+        f" checked, read and digested in {done.seconds:.1f} s."
     )
     talk(f"next: pyrdma-agent run {name}")

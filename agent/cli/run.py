@@ -6,7 +6,7 @@ import click
 
 from agent.cli.options import Paths, json_option, paths_options, timeout_option
 from agent.limits import LONG_CALL_S
-from agent.local.views import GrantedView, LeaseView, NoteView, PhaseView, ProgressView
+from agent.local.views import AHEAD_PHASES, GrantedView, LeaseView, NoteView, PhaseView, ProgressView
 
 
 @click.command(short_help="Start a model and print its endpoint and key.")
@@ -93,5 +93,13 @@ def _how(granted: GrantedView) -> str:
     else:
         rate = format_size(int(start.bytes / start.pull_s)) if start.pull_s else "-"
         way = f"{format_size(start.bytes)} over {start.lane} in {start.pull_s:.2f} s ({rate}/s), verified"
-    phases = ", ".join(f"{phase.name} {phase.seconds:.3f} s" for phase in start.phases)
-    return f"{granted.lease.model}: {way}; answers after {start.ready_s:.2f} s ({phases})"
+    ahead, now = _listed(start.phases, ahead=True), _listed(start.phases, ahead=False)
+    return f"{granted.lease.model}: {way}; answers after {start.ready_s:.2f} s ({now})" + (
+        f"; done ahead by the spare: {ahead}" if ahead else ""
+    )
+
+
+def _listed(phases: tuple[PhaseView, ...], *, ahead: bool) -> str:
+    return ", ".join(
+        f"{phase.name} {phase.seconds:.3f} s" for phase in phases if (phase.name in AHEAD_PHASES) is ahead
+    )

@@ -17,14 +17,12 @@ from agent.demo.models import generate_llama
 from agent.demo.nodes import DemoNode
 from agent.demo.show import Stage, Timeline, rate
 from agent.errors import NodeError
-from agent.local.views import GrantedView, ProgressView
+from agent.local.views import AHEAD_PHASES, GrantedView, ProgressView
 from agent.text import format_size
 from pyrdma.limits import MIB
 
 REAL: Final = "minilm"
 LARGE: Final = "llama"
-AHEAD: Final = ("import", "warm")
-"""Phases of a spare runner, over before there is a lease."""
 BASELINE_DEADLINE_S: Final = 300.0
 _SLACK_BYTES: Final = 256 * MIB
 """Beside the images: extents are 64 MiB, so an image may leave most of one empty."""
@@ -58,13 +56,13 @@ class Start:
 
     def _phases(self) -> list[tuple[str, float]]:
         # What the spare runner did before the lease is no part of the start; "ready" sums up the others.
-        left_out = (*AHEAD, "ready")
+        left_out = (*AHEAD_PHASES, "ready")
         return [(one.name, one.seconds) for one in self.granted.start.phases if one.name not in left_out]
 
     def ahead(self) -> str:
         """Say what the spare runner had done before the lease."""
         done = {one.name: one.seconds for one in self.granted.start.phases}
-        return ", ".join(f"{name} {done[name]:.1f} s" for name in AHEAD if name in done)
+        return ", ".join(f"{name} {done[name]:.1f} s" for name in AHEAD_PHASES if name in done)
 
     def timeline(self) -> Timeline:
         """Return where its seconds went."""

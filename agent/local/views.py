@@ -6,6 +6,7 @@ Image ids are 64 hexadecimal digits here, times are Unix times of the node, ``No
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class PhaseView:
 
     name: str
     seconds: float
+
+
+AHEAD_PHASES: Final = ("import", "warm")
+"""Phases of a spare runner that were over before there was a lease: no part of a start's seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How an image comes from peers when this node's own lane fails; the cache and the peer are in-memory ones."""
+"""How an image comes from peers when this node's own lane fails; cache and peer are in memory here."""
 
 from __future__ import annotations
 
