@@ -31,6 +31,10 @@ SOURCE_SLACK_S: Final = 60.0
 """Added to the time that a source may stay open, for set-up and small images."""
 MAX_OPEN_SOURCES: Final = 64
 """Sources that all peers together hold open here; without it one peer takes every descriptor."""
+MAX_IMAGE_QUESTIONS: Final = 32
+"""Processes that are being handed an image at once; without it idle ones hold every descriptor."""
+IMAGE_QUESTION_S: Final = 10.0
+"""A process that has not asked, or not taken its answer, by then is let go of."""
 SERVER_GRACE_S: Final = 1.0
 """What calls in progress get when the agent stops."""
 

@@ -46,6 +46,11 @@ class Paths:
         """The Node service, for static peers on this machine."""
         return self.run_dir / "node.sock"
 
+    @property
+    def image_socket(self) -> Path:
+        """Mappings of whole images, for processes on this machine."""
+        return self.run_dir / "image.sock"
+
     def runner_socket(self, lease_id: str) -> Path:
         """Where the relay reaches the lease's runner."""
         return self.run_dir / f"runner-{lease_id}.sock"

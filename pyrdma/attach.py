@@ -8,11 +8,13 @@ region as it is. The kernel closes it with the process, however that ends.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import weakref
+from pathlib import Path
 from typing import Final
 
-from pyrdma.errors import ChannelError
+from pyrdma.errors import ChannelError, LocalError, from_code
 from pyrdma.image import Manifest
 from pyrdma.limits import MAX_MANIFEST_BYTES, MAX_MESSAGE_FDS
 from pyrdma.memory.mapping import Access, map_extents
@@ -21,6 +23,9 @@ from pyrdma.memory.pool import MOST_EXTENTS
 from pyrdma.wire import Channel, Message
 
 PARCEL_OP: Final = "attachment"
+DEFAULT_RUN_DIR: Final = Path("/run/pyrdma-agent")
+"""Where a node that runs as root has its sockets."""
+SOCKET_NAME: Final = "image.sock"
 _OWN_REFERENCES: Final = 2
 """To ``buffer`` while nobody else uses it: the attachment's and that of the call that counts them."""
 
@@ -62,6 +67,34 @@ class Attachment:
         self._pin = -1
 
 
+def attach(model: str, run_dir: Path = DEFAULT_RUN_DIR, *, timeout_s: float = 30.0) -> Attachment:
+    """Map a model that the node of this machine holds whole in memory.
+
+    Args:
+        model: ``NAME`` or ``NAME@IMAGEID``, as ``pyrdma-agent models`` shows it.
+        run_dir: the node's run directory.
+        timeout_s: how long the node may take.
+
+    Raises:
+        LocalError: no node answers there.
+        Error: the node's own sentence, for a model that is not in its memory.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Channel(sock)
+    try:
+        sock.connect(str(run_dir / SOCKET_NAME))
+        channel.send({"op": "attach", "model": model})
+        return receive_attachment(channel, timeout_s)
+    except OSError as error:
+        reason = error.strerror or "no answer in time"
+        raise LocalError(
+            f"no node hands out images at {run_dir / SOCKET_NAME} ({reason}).",
+            fix="start one with: pyrdma-agent serve; or name its run directory",
+        ) from error
+    finally:
+        channel.close()
+
+
 def parcel_messages(
     pin: int, manifest_fd: int, fds: tuple[int, ...], extent_bytes: int
 ) -> list[tuple[Message, list[int]]]:
@@ -77,12 +110,16 @@ def receive_attachment(channel: Channel, timeout_s: float | None = None) -> Atta
     Raises:
         ChannelError: the channel ended or carries something else.
         ManifestError: what came as the manifest is none.
+        Error: the other end's own sentence, instead of a parcel.
     """
     held: list[int] = []
     try:
         while True:
             message, fds = channel.recv(timeout_s)
             held.extend(fds)
+            if message.get("op") == "failed":
+                told = (str(message.get(name, "")) for name in ("code", "message", "fix"))
+                raise from_code(*told)
             extents = message.get("extents")
             if (
                 message.get("op") != PARCEL_OP

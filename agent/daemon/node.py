@@ -14,6 +14,7 @@ from agent import __version__
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.config import ServeConfig
+from agent.daemon.image_socket import ImageSocket
 from agent.daemon.leases import Leases
 from agent.daemon.lending import Lending
 from agent.daemon.parts import Launcher, Peer, StartCache
@@ -58,6 +59,7 @@ class Node:
         supply = Supply(self._catalogue, keeper, self._transfers, peers)
         self._leases = Leases(store, supply, keeper, self._spares, config.paths)
         self.lending = Lending(config.name, self._catalogue, keeper)
+        self.images = ImageSocket(config.paths.image_socket, self._catalogue, keeper)
         self._begun = time.monotonic()
 
     @classmethod

@@ -25,6 +25,9 @@ class Parcel(Protocol):
     def send_to(self, channel: Channel) -> None:
         """Pass the mapping on; blocks while the channel is full."""
 
+    async def asend_to(self, channel: Channel) -> None:
+        """The same without blocking the event loop."""
+
     def close(self) -> None:
         """Let go of it."""
 

@@ -69,6 +69,8 @@ async def _open_sockets(config: ServeConfig, node: Node, ending: AsyncExitStack)
     bind(server, paths.node_socket, 0o660)
     await server.start()
     ending.push_async_callback(server.stop, SERVER_GRACE_S)
+    node.images.open()
+    ending.push_async_callback(node.images.close)
 
 
 def _leave_at_once() -> None:

@@ -78,6 +78,14 @@ class Parcel:
         finally:
             self.close()
 
+    async def asend_to(self, channel: Channel) -> None:
+        """Pass the mapping on without blocking the event loop, and let go of it here."""
+        try:
+            for message, fds in self.messages:
+                await channel.asend(message, fds)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Let go of the descriptors; a parcel that was never sent pins nothing afterwards."""
         for _, fds in self.messages:
