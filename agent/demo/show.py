@@ -60,11 +60,12 @@ class Stage:
             bar = "".join(
                 marks[name] * round(BAR_CELLS * seconds / longest_s) for name, seconds in timeline.phases
             )
-            self.say(f"  {timeline.title:<{width}}  {bar or '▏':<{BAR_CELLS}} {timeline.seconds:7.2f} s")
+            whole = f"{bar or '▏':<{BAR_CELLS}} {timeline.seconds:7.2f} s   {timeline.note}".rstrip()
+            self.say(f"  {timeline.title:<{width}}  {whole}")
             parts = ", ".join(
                 f"{marks[name]} {name} {_seconds(seconds)}" for name, seconds in timeline.phases
             )
-            self.say(f"  {'':<{width}}  {parts}" + (f"  ({timeline.note})" if timeline.note else ""))
+            self.say(f"  {'':<{width}}  {parts}")
 
 
 def rate(nbytes: int, seconds: float) -> str:
