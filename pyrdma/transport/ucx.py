@@ -7,76 +7,40 @@ counts. Any message that is not expected ends it: a worker that breaks its contr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
-import select
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Final
 
-from pyrdma.errors import ChannelError, Error, LaneError, SourceError, from_code
-from pyrdma.image.names import shown
+from pyrdma.errors import ChannelError, Error, LaneError, SourceError
 from pyrdma.limits import MAX_LANE_ADDRESS_BYTES, MAX_MESSAGE_FDS, PIECE_BYTES, RING_SLOTS
 from pyrdma.memory import Region
 from pyrdma.memory.mapping import Access, map_extents
 from pyrdma.memory.memfd import lent_memfd
 from pyrdma.transport import SourceGrant
-from pyrdma.wire import Channel, Message
-
-START_DEADLINE_S: Final = 30.0
-"""Importing UCX takes under a second; a loaded machine is given this long."""
-ORDER_DEADLINE_S: Final = 10.0
-"""A worker that has not obeyed an order by then hangs."""
-WORKER_COMMAND: Final = (sys.executable, "-m", "pyrdma.lanes.ucx")
-
-
-def worker_environment(interface: str) -> dict[str, str]:
-    """Return the environment of a UCX worker: what UCX needs, and nothing of ours.
-
-    The segment sizes are measured: with UCX's defaults TCP on loopback is 3 to 5 times slower.
-    """
-    kept = (
-        "PATH",
-        "PYTHONPATH",
-        "VIRTUAL_ENV",
-        "LD_LIBRARY_PATH",
-        "LANG",
-        "RAPIDS_LIBUCX_PREFER_SYSTEM_LIBRARY",
-    )
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    return environment | {
-        "UCX_TLS": "tcp,self",
-        "UCX_NET_DEVICES": interface,
-        "UCX_TCP_TX_SEG_SIZE": "1m",
-        "UCX_TCP_RX_SEG_SIZE": "1m",
-        "UCX_WARN_UNUSED_ENV_VARS": "n",
-        "UCX_LOG_LEVEL": "fatal",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
+from pyrdma.transport.worker_process import (
+    ORDER_DEADLINE_S,
+    START_DEADLINE_S,
+    WORKER_COMMAND,
+    WorkerProcess,
+    said,
+)
+from pyrdma.wire import Message
 
 
 class UcxTransport:
     """A lane worker, its ring and what it was ordered to do. Made by ``start``."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], channel: Channel, *, slots: int, order_deadline_s: float
-    ) -> None:
-        self.lane = "tcp"
-        self.address = b""
+    def __init__(self, worker: WorkerProcess, *, slots: int, order_deadline_s: float) -> None:
+        self.lane = worker.lane
+        self.address = worker.address
         self.slots = slots
-        self.pid = process.pid
-        self._process = process
-        self._channel = channel
+        self.pid = worker.pid
+        self._worker = worker
+        self._channel = worker.channel
         self._order_deadline_s = order_deadline_s
         ring_bytes = slots * PIECE_BYTES
         self._ring_fd = lent_memfd("ring", ring_bytes)
         self._ring = map_extents([self._ring_fd], ring_bytes, Access.SHARED_WRITE)
-        self._worker_fd = -1
         self._ring_lent = False
         self._ring_lock = asyncio.Lock()
         self._fetches: dict[int, asyncio.Future[None]] = {}
@@ -88,8 +52,8 @@ class UcxTransport:
         self._leaving: dict[int, asyncio.Future[None]] = {}
         self._gone: set[int] = set()
         self._numbers = itertools.count(1)
-        self._reader: asyncio.Task[None] | None = None
         self._broken: Error | None = None
+        self._reader = asyncio.create_task(self._read(), name="ucx-lane")
 
     @classmethod
     async def start(
@@ -106,30 +70,8 @@ class UcxTransport:
         Raises:
             LaneError: UCX is missing, the interface is not usable, or the worker did not come up.
         """
-        channel, theirs = Channel.pair()
-        with theirs:
-            process = subprocess.Popen(
-                [*command, "--control-fd", str(theirs.fileno()), "--interface", interface],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=worker_environment(interface),
-            )
-        self = cls(process, channel, slots=slots, order_deadline_s=order_deadline_s)
-        try:
-            message, fds = await asyncio.wait_for(channel.arecv(), start_deadline_s)
-            for fd in fds:
-                os.close(fd)
-            self._take_ready(message)
-            self.pid = _innermost(process.pid)
-            self._worker_fd = os.pidfd_open(self.pid)
-        except (Error, OSError, TimeoutError) as error:
-            await self.close()
-            if isinstance(error, LaneError):
-                raise
-            raise LaneError(f"the UCX lane worker did not come up ({error or 'time is up'}).") from error
-        self._reader = asyncio.create_task(self._read(), name="ucx-lane")
-        return self
+        worker = await WorkerProcess.start(interface, command=command, deadline_s=start_deadline_s)
+        return cls(worker, slots=slots, order_deadline_s=order_deadline_s)
 
     @property
     def alive(self) -> bool:
@@ -244,28 +186,13 @@ class UcxTransport:
     async def close(self) -> None:
         """End the worker."""
         self._break(LaneError("the UCX lane was closed."))
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
         if self._ring_fd >= 0:
             os.close(self._ring_fd)
             self._ring_fd = -1
 
     # --- the worker's side --------------------------------------------------------------------------------
-
-    def _take_ready(self, message: Message) -> None:
-        if message.get("op") == "failed":
-            code, told, fix = (_said(message.get(key, "")) for key in ("code", "message", "fix"))
-            raise from_code(code, told, fix)
-        if message.get("op") != "ready":
-            raise LaneError("the UCX lane worker broke its contract.")
-        try:
-            self.address = bytes.fromhex(str(message["address"]))
-            self.lane = _said(message["lane"])[:32]
-        except (KeyError, ValueError) as error:
-            raise LaneError("the UCX lane worker broke its contract.") from error
-        if not 0 < len(self.address) <= MAX_LANE_ADDRESS_BYTES:
-            raise LaneError("the UCX lane worker broke its contract.")
 
     async def _read(self) -> None:
         try:
@@ -285,7 +212,7 @@ class UcxTransport:
         if op == "fetched":
             self._end(message["fetch"], None)
         elif op == "fetch_failed":
-            self._end(message["fetch"], SourceError(f"a fetch failed: {_said(message['reason'])}."))
+            self._end(message["fetch"], SourceError(f"a fetch failed: {said(message['reason'])}."))
         elif op == "peer_lost":
             if message["peer"] not in self._peers or message["peer"] in self._gone:
                 raise ValueError(op)
@@ -302,7 +229,7 @@ class UcxTransport:
         elif op == "withdrawn":
             self._withdrawn.remove(message["session"])
         elif op == "failed":
-            self._break(LaneError(_said(message["message"]), fix="it is started again by itself"))
+            self._break(LaneError(said(message["message"]), fix="it is started again by itself"))
         elif op in ("serving", "serve_failed"):
             served = self._opening[message["session"]]
             if served.done():
@@ -310,7 +237,7 @@ class UcxTransport:
             if op == "serving":
                 served.set_result(None)
             else:
-                served.set_exception(LaneError(f"the lane cannot serve: {_said(message['reason'])}."))
+                served.set_exception(LaneError(f"the lane cannot serve: {said(message['reason'])}."))
         else:
             raise ValueError(op)
 
@@ -337,8 +264,7 @@ class UcxTransport:
         """End the worker for good; every fetch and order that waits gets the error."""
         if self._broken is None:
             self._broken = error
-            self._kill()
-            self._channel.close()
+            self._worker.end()
             for waiting in (*self._fetches.values(), *self._opening.values()):
                 if not waiting.done():
                     waiting.set_exception(error)
@@ -352,29 +278,3 @@ class UcxTransport:
                 on_end()
             self._sessions.clear()
         return error
-
-    def _kill(self) -> None:
-        """End the worker and its supervisor; when this returns nothing of them runs."""
-        self._process.kill()
-        self._process.wait()
-        if self._worker_fd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._worker_fd, signal.SIGKILL)
-            select.select([self._worker_fd], [], [], ORDER_DEADLINE_S)
-            os.close(self._worker_fd)
-            self._worker_fd = -1
-
-
-def _said(text: object) -> str:
-    """Return what a worker said, fit to be shown: it may have been told by a stranger."""
-    told = str(text)[:200]
-    return told if told.isprintable() else shown(told)
-
-
-def _innermost(pid: int) -> int:
-    """Return the worker behind its sandbox's supervisor; the process itself where there is none."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return pid
-    return int(children[0]) if children else pid

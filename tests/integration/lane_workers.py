@@ -24,20 +24,24 @@ def real(mode: str, argument: str, channel: Channel, interface: str) -> None:
     """Run a UCX worker that notes each piece it is asked for and has one fault."""
     import numpy as np
 
+    from pyrdma.lanes.fetching import Fetches
     from pyrdma.lanes.frame import DATA_TAG, Frame
+    from pyrdma.lanes.port import Port
+    from pyrdma.lanes.serving import Sessions
     from pyrdma.lanes.ucx import UcxWorker
 
-    class Faulty(UcxWorker):
-        taken = 0
-
-        def _answer(self, frame: Frame) -> None:
+    class NotedSessions(Sessions):
+        def answer(self, frame: Frame) -> None:
             with Path(argument).open("a") as log:
                 log.write(f"{frame.offset // PIECE_BYTES}\n")
-            super()._answer(frame)
+            super().answer(frame)
 
-        def _send(self, endpoint: Any, buffer: Any, tag: int, done: Any) -> bool:
+    class FaultyPort(Port):
+        taken = 0
+
+        def send(self, endpoint: Any, buffer: Any, tag: int, done: Any) -> bool:
             if not tag & DATA_TAG:
-                return super()._send(endpoint, buffer, tag, done)
+                return super().send(endpoint, buffer, tag, done)
             if mode == "liar":
                 buffer = np.array(buffer)
                 buffer[len(buffer) // 2] ^= 1
@@ -50,9 +54,10 @@ def real(mode: str, argument: str, channel: Channel, interface: str) -> None:
                 if self.taken == 2 and mode in ("mortal", "sleeper"):
                     os.kill(os.getpid(), signal.SIGKILL if mode == "mortal" else signal.SIGSTOP)
 
-            return super()._send(endpoint, buffer, tag, noted)
+            return super().send(endpoint, buffer, tag, noted)
 
-    worker = Faulty(channel, interface)
+    port = FaultyPort(interface)
+    worker = UcxWorker(channel, port, NotedSessions(port, channel), Fetches(port, channel))
     worker.start()
     worker.run()
 

@@ -22,6 +22,8 @@ from pyrdma.attach import receive_attachment
 from pyrdma.cache.client import PullSource, SourceGrant
 from pyrdma.errors import ChannelError, LaneError, LocalError, NoSourceError, SourceError
 from pyrdma.limits import FIRST_PIECE_DEADLINE_S, MIB, MIN_PIECE_DEADLINE_S, PIECE_BYTES, RING_SLOTS
+from pyrdma.transport.ucx import UcxTransport
+from pyrdma.transport.worker_process import WORKER_COMMAND
 from pyrdma.wire import Channel
 
 pytestmark = pytest.mark.usefixtures("needs_ucx")
@@ -454,6 +456,23 @@ def test_an_interface_that_does_not_exist_is_refused(caches: Any, loop_runner: a
         assert (await cache.status()).workers == ()
 
     loop_runner.run(run())
+
+
+def test_a_ucx_that_does_not_come_up_is_a_sentence_with_a_fix(
+    loop_runner: asyncio.Runner, count_descriptors: Any
+) -> None:
+    """An interface that UCX cannot use: what the worker says of it reaches the caller, no traceback."""
+    before = count_descriptors()
+    command = ["/usr/bin/env", "UCX_TLS=tcp", *WORKER_COMMAND]  # without 'self', on which it would come up
+
+    async def run() -> None:
+        with pytest.raises(LaneError) as caught:
+            await UcxTransport.start("nosuch0", command=command)
+        assert caught.value.message == "UCX did not come up on the interface 'nosuch0' (No such device)."
+        assert "--interface" in caught.value.fix
+
+    loop_runner.run(run())
+    assert count_descriptors() == before
 
 
 def test_random_frames_on_the_port_cost_a_worker_at_most(
