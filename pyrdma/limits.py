@@ -75,3 +75,7 @@ MAX_PIECE_DEADLINE_S: Final = 120.0
 SESSION_SILENCE_S: Final = 150.0
 """A peer that asks for nothing and takes nothing for this long has died without a word: its session ends.
 Longer than the longest wait for one piece."""
+LANE_DATA_BYTES: Final = 2 * GIB
+"""Private memory of a lane worker: 25 MiB, and 2 MiB of buffers for each of 512 connections. Without it a
+peer that sends what nobody asked for, which UCX keeps, fills the machine; with it, the worker ends and is
+started again."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import select
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from pyrdma.lanes.fetching import Fetches
 from pyrdma.lanes.frame import CONTROL_TAG, FRAME_BYTES, Frame, Kind
 from pyrdma.lanes.port import Port, failure
 from pyrdma.lanes.serving import Sessions
+from pyrdma.limits import LANE_DATA_BYTES
 from pyrdma.sandbox import Confinement, enter
 from pyrdma.wire import Channel, Message
 
@@ -134,6 +136,7 @@ def main() -> int:
     try:
         # UCX lists network interfaces in /sys; everything else of the machine is out of sight from here on.
         enter(Confinement(network=True, keep_fds=(options.control_fd,), readable=_NETWORK_SYS))
+        resource.setrlimit(resource.RLIMIT_DATA, (LANE_DATA_BYTES, LANE_DATA_BYTES))
         port = Port(options.interface)
         worker = UcxWorker(channel, port, Sessions(port, channel), Fetches(port, channel))
         worker.start()

@@ -21,7 +21,14 @@ import pytest
 from pyrdma.attach import receive_attachment
 from pyrdma.cache.client import PullSource, SourceGrant
 from pyrdma.errors import ChannelError, LaneError, LocalError, NoSourceError, SourceError
-from pyrdma.limits import FIRST_PIECE_DEADLINE_S, MIB, MIN_PIECE_DEADLINE_S, PIECE_BYTES, RING_SLOTS
+from pyrdma.limits import (
+    FIRST_PIECE_DEADLINE_S,
+    LANE_DATA_BYTES,
+    MIB,
+    MIN_PIECE_DEADLINE_S,
+    PIECE_BYTES,
+    RING_SLOTS,
+)
 from pyrdma.transport.ucx import UcxTransport
 from pyrdma.transport.worker_process import WORKER_COMMAND
 from pyrdma.wire import Channel
@@ -433,6 +440,8 @@ def test_a_worker_sees_nothing_of_the_node(lane_bench: Any, loop_runner: asyncio
         assert rows["CapEff"] == rows["CapPrm"] == rows["CapBnd"] == "0" * 16
         assert rows["NoNewPrivs"] == "1"
         assert rows["NSpid"].split()[-1] == "1"
+        limits = Path(f"/proc/{lane.pid}/limits").read_text()
+        assert f"Max data size             {LANE_DATA_BYTES} " in limits
         root = Path(f"/proc/{lane.pid}/root")
         assert (root / "proc/1/status").exists()
         assert not {"home", "var", "run", "boot", "opt"} & {path.name for path in root.iterdir()}
