@@ -69,6 +69,8 @@ ASSIGN_S: Final = 600.0
 """Time from assignment to the first answer; binding is milliseconds, a cold kernel compilation minutes."""
 CHECK_S: Final = 180.0
 """Time for the check of a folder before publication: it imports torch, builds the model without weights."""
+SPARE_WAIT_SHOWN_S: Final = 0.01
+"""A start that waited this long for its spare runner says so among its phases."""
 CHILD_GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL of a child."""
 RESTART_FIRST_S: Final = 0.5

@@ -23,7 +23,7 @@ from agent.daemon.relay import HOST, Relay
 from agent.daemon.spares import Spares
 from agent.daemon.supply import Supplied, Supply
 from agent.errors import BusyError, StateError, StoppingError, UnknownLeaseError
-from agent.limits import ASSIGN_S, MAX_LEASES, RUNNER_BACKLOG
+from agent.limits import ASSIGN_S, MAX_LEASES, RUNNER_BACKLOG, SPARE_WAIT_SHOWN_S
 from agent.local.views import GrantedView, LeaseView, PhaseView, RunEvent, StartView
 from agent.paths import Paths
 from agent.resolve import parse_ref
@@ -130,7 +130,9 @@ class Leases:
 
     async def _start(self, lease: _Open, key: str, emit: Emit) -> tuple[PhaseView, ...]:
         record = lease.record
+        asked = time.monotonic()
         lease.runner = runner = await self._spares.take()
+        waited_s = time.monotonic() - asked
         lease.record = replace(record, state="starting")
         await self._store.put_lease(lease.record)
         path = self._paths.runner_socket(record.id)
@@ -148,7 +150,8 @@ class Leases:
         lease.record = replace(lease.record, state="active", port=lease.relay.port)
         await self._store.put_lease(lease.record)
         lease.watch = asyncio.create_task(self._watch(record.id, runner), name=f"lease-{record.id}")
-        return tuple(PhaseView(name, seconds) for name, seconds in phases.items())
+        waited = (PhaseView("spare", waited_s),) if waited_s >= SPARE_WAIT_SHOWN_S else ()
+        return (*waited, *(PhaseView(name, seconds) for name, seconds in phases.items()))
 
     async def _watch(self, lease_id: str, runner: Runner) -> None:
         await runner.ended.wait()
