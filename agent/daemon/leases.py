@@ -202,7 +202,7 @@ def _start_view(supplied: Supplied, phases: tuple[PhaseView, ...], ready_s: floa
         pull_s=supplied.pull_s,
         verify_s=supplied.verify_s,
         ready_s=ready_s,
-        verified=True,
+        verified=supplied.verified,
         phases=(*connect, *phases),
         sources=supplied.sources,
     )

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -42,6 +42,7 @@ class Supplied:
     verify_s: float = 0.0
     sources: tuple[SourceView, ...] = ()
     connect_s: float = 0.0
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,17 @@ class Supply:
         lock = self._locks.setdefault(found.image_id, asyncio.Lock())
         async with lock:
             if await self._catalogue.in_memory(found.image_id):
-                return Supplied("resident")
-            for folder in await self._catalogue.folders_of(found.image_id):
-                supplied = await self._from_folder(name, found.image_id, folder, emit)
-                if supplied is not None:
-                    return supplied
-            return await self._from_peers(name, found, emit)
+                return Supplied("resident", verified=True)
+            supplied = await self._move(name, found, emit)
+            # The cache's own word, after the fact: every piece of it is proven.
+            return replace(supplied, verified=await self._catalogue.in_memory(found.image_id))
+
+    async def _move(self, name: str, found: Found, emit: Emit) -> Supplied:
+        for folder in await self._catalogue.folders_of(found.image_id):
+            supplied = await self._from_folder(name, found.image_id, folder, emit)
+            if supplied is not None:
+                return supplied
+        return await self._from_peers(name, found, emit)
 
     async def _from_folder(self, name: str, image_id: ImageId, folder: Path, emit: Emit) -> Supplied | None:
         begun = time.monotonic()
