@@ -20,9 +20,7 @@ from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import Context, answering
 from agent.rpc.pyrdma_pb2_grpc import NodeServicer
 from pyrdma.image.manifest import ImageId
-
-MAX_LANE_ADDRESS_BYTES = 16 << 10
-"""A UCX worker's address; real ones have a few hundred bytes."""
+from pyrdma.limits import MAX_LANE_ADDRESS_BYTES
 
 
 class NodeService(NodeServicer):
