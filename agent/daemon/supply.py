@@ -1,7 +1,7 @@
 """Makes an image resident: from memory, else from its folder, else from every peer that holds it.
 
-Rules: two starts of one image wait for one supply; whatever the way, the image's id decides what is accepted;
-a folder that changed since its publication counts as not there.
+Rules: two starts of one image wait for one supply, two pulls take turns on the one lane; whatever the way,
+the image's id decides what is accepted; a folder that changed since its publication counts as not there.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Supply:
         self._transfers = transfers
         self._peers = peers
         self._locks: WeakValueDictionary[ImageId, asyncio.Lock] = WeakValueDictionary()
+        self._lane_turn = asyncio.Lock()
 
     async def resolve(self, ref: ModelRef) -> Found:
         """Return what the reference stands for; peers are asked only when this node does not know it.
@@ -137,12 +138,16 @@ class Supply:
                     fix="publish it again with: pyrdma-agent publish FOLDER --name NAME",
                 )
         manifest = await self._manifest(found.image_id, [holder.peer for holder in holders])
-        for _ in range(LANE_TRIES - 1):
-            try:
-                return await self._pull(name, manifest, holders, begun, emit)
-            except LaneError as error:
-                emit(NoteView(f"{error.message} It is started again; finished pieces are kept."))
-        return await self._pull(name, manifest, holders, begun, emit)
+        if self._lane_turn.locked():
+            emit(NoteView(f"{name} waits until another pull of this node has ended"))
+        # Sources are opened when it is our turn: one that is not asked for anything ends its session.
+        async with self._lane_turn:
+            for _ in range(LANE_TRIES - 1):
+                try:
+                    return await self._pull(name, manifest, holders, begun, emit)
+                except LaneError as error:
+                    emit(NoteView(f"{error.message} It is started again; finished pieces are kept."))
+            return await self._pull(name, manifest, holders, begun, emit)
 
     async def _pull(
         self, name: str, manifest: Manifest, holders: Sequence[Holder], begun: float, emit: Emit

@@ -23,7 +23,11 @@ from pyrdma.errors import LaneError
 from pyrdma.image import ImageId, Manifest, lay_out
 
 LAYOUT = lay_out([("w", "U8", (256,))])
-MANIFEST = Manifest(layout=LAYOUT, digests=(blake3.blake3(bytes(LAYOUT.total_bytes)).digest(),))
+MANIFEST, OTHER = (
+    Manifest(layout=LAYOUT, digests=(blake3.blake3(bytes([fill]) * LAYOUT.total_bytes).digest(),))
+    for fill in (0, 1)
+)
+MANIFESTS = {one.image_id: one for one in (MANIFEST, OTHER)}
 
 
 class Cache:
@@ -48,6 +52,7 @@ class Cache:
         self, manifest: Manifest, sources: Sequence[PullSource], progress: Callable[[Progress], None]
     ) -> PullReport:
         self.pulled_from.append(sources[0].grant.address)
+        await asyncio.sleep(0)  # every other task has its turn while this one pulls
         if len(self.pulled_from) <= self.deaths:
             raise LaneError("the UCX lane worker died.")
         return PullReport(manifest.layout.total_bytes, 0.1, "tcp", (), 0.0)
@@ -63,30 +68,33 @@ class Peer:
 
     def __init__(self) -> None:
         self.open = 0
+        self.most_open = 0
 
     async def find(self, ref: ModelRef) -> Offer:
-        assert ref.image_id == MANIFEST.image_id
-        return Offer(self.address, MANIFEST.image_id, LAYOUT.total_bytes, "peer")
+        assert ref.image_id is not None
+        return Offer(self.address, MANIFESTS[ref.image_id].image_id, LAYOUT.total_bytes, "peer")
 
     async def manifest(self, image_id: ImageId) -> Manifest:
-        assert image_id == MANIFEST.image_id
-        return MANIFEST
+        return MANIFESTS[image_id]
 
     @asynccontextmanager
     async def open_source(
         self, image_id: ImageId, lane_address: bytes, limit_s: float
     ) -> AsyncIterator[SourceGrant]:
         self.open += 1
+        self.most_open = max(self.open, self.most_open)
         try:
             yield SourceGrant(1, "tcp", lane_address)
         finally:
             self.open -= 1
 
 
-def provide(folder: Path, cache: Cache, peer: Peer, told: list[Any]) -> tuple[Supplied, list[str]]:
-    """Supply the image; return the outcome and the states of its transfers, newest first."""
+def provide(
+    folder: Path, cache: Cache, peer: Peer, told: list[Any], images: Sequence[Manifest] = (MANIFEST,)
+) -> tuple[list[Supplied], list[str]]:
+    """Supply images at once; return the outcomes and the states of all transfers, newest first."""
 
-    async def run() -> tuple[Supplied, list[str]]:
+    async def run() -> tuple[list[Supplied], list[str]]:
         store = await Store.open(folder / "state.sqlite3")
 
         async def start() -> Any:
@@ -100,7 +108,8 @@ def provide(folder: Path, cache: Cache, peer: Peer, told: list[Any]) -> tuple[Su
         peers: Any = [peer]
         try:
             supply = Supply(catalogue, keeper, transfers, peers)
-            supplied = await supply.provide("m", Found(MANIFEST.image_id, ()), told.append)
+            work = [supply.provide("m", Found(image.image_id, ()), told.append) for image in images]
+            supplied = await asyncio.gather(*work)
             return supplied, [transfer.state for transfer in transfers.list()]
         finally:
             await keeper.close()
@@ -113,7 +122,7 @@ def test_a_lane_that_dies_costs_one_more_try_with_sources_opened_anew(tmp_path: 
     """The second try speaks to the new lane; the caller is told; no source stays open."""
     cache, peer = Cache(deaths=1), Peer()
     told: list[Any] = []
-    supplied, states = provide(tmp_path, cache, peer, told)
+    (supplied,), states = provide(tmp_path, cache, peer, told)
     assert supplied.lane == "tcp"
     assert cache.pulled_from == [b"lane 1", b"lane 2"]
     assert states == ["done", "failed"]
@@ -127,3 +136,14 @@ def test_a_lane_that_dies_again_fails_the_start(tmp_path: Path) -> None:
     with pytest.raises(LaneError, match="died"):
         provide(tmp_path, cache, peer, [])
     assert peer.open == 0
+
+
+def test_two_pulls_take_turns_and_open_their_sources_when_it_is_theirs(tmp_path: Path) -> None:
+    """A source that waited behind a long pull would fall silent and end; the second caller is told why."""
+    cache, peer = Cache(deaths=0), Peer()
+    told: list[Any] = []
+    supplied, states = provide(tmp_path, cache, peer, told, (MANIFEST, OTHER))
+    assert [one.lane for one in supplied] == ["tcp", "tcp"]
+    assert states == ["done", "done"]
+    assert peer.most_open == 1
+    assert any(isinstance(event, NoteView) and "another pull" in event.text for event in told)
