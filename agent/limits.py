@@ -35,6 +35,8 @@ MAX_IMAGE_QUESTIONS: Final = 32
 """Processes that are being handed an image at once; without it idle ones hold every descriptor."""
 IMAGE_QUESTION_S: Final = 10.0
 """A process that has not asked, or not taken its answer, by then is let go of."""
+ACCEPT_PAUSE_S: Final = 0.5
+"""Between two tries to accept while the process has no descriptor left; without it a full process spins."""
 SERVER_GRACE_S: Final = 1.0
 """What calls in progress get when the agent stops."""
 

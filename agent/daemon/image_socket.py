@@ -17,7 +17,7 @@ from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.parts import Parcel
 from agent.errors import BusyError, RequestError, SocketInUseError, UnknownModelError
-from agent.limits import IMAGE_QUESTION_S, MAX_IMAGE_QUESTIONS
+from agent.limits import ACCEPT_PAUSE_S, IMAGE_QUESTION_S, MAX_IMAGE_QUESTIONS
 from agent.resolve import parse_ref
 from pyrdma.errors import ChannelError, Error
 from pyrdma.wire import Channel
@@ -68,7 +68,12 @@ class ImageSocket:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(self._listener)
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:  # out of descriptors: those who ask wait, the socket stays
+                _log.warning("nobody can be answered on %s now (%s)", self._path, error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
             question = asyncio.create_task(self._answer(Channel(connection)))
             self._questions.add(question)
             question.add_done_callback(self._questions.discard)

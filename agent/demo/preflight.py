@@ -53,11 +53,11 @@ def preflight(needs: Needs, folder: Path) -> list[str]:
         raise NodeError(
             "the demo needs Linux: memory files, seals and namespaces.", fix="run it in a Linux VM"
         )
-    for package, extra in (("torch", "engine"), ("transformers", "engine"), ("ucxx", "cpu")):
+    for package in ("torch", "transformers", "ucxx"):
         if importlib.util.find_spec(package) is None:
             raise NodeError(
                 f"{package} is not installed for {sys.executable}.",
-                fix=f"pip install 'pyrdma-agent[engine,{extra}]'" if extra != "engine" else "make demo",
+                fix="pip install 'pyrdma-agent[engine,cpu]', or start it with: make demo",
             )
     # The longest path of a socket under it; whatever does not fit would fail after minutes of work.
     resolve_paths(folder / "second", folder / "second" / "run", environ={}, is_root=False)

@@ -14,7 +14,8 @@ import blake3
 from pyrdma.limits import MIB
 
 STEP_BYTES: Final = MIB
-"""Large enough for BLAKE3's wide paths, small enough for a second-level cache (measured: 0.5 to 2 MiB)."""
+"""Large enough for BLAKE3's wide paths, small enough for a second-level cache (of 128 KiB to 16 MiB, 0.5 to
+4 MiB were fastest)."""
 
 
 def copy_and_digest(source: int, target: int, nbytes: int) -> bytes:

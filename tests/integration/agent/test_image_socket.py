@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import stat
 from collections.abc import Callable
@@ -74,3 +75,20 @@ def _connected(path: Path) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client.connect(str(path))
     return client
+
+
+def test_a_node_without_descriptors_answers_again_once_it_has_some(start: Start, make_model: Make) -> None:
+    """Out of descriptors the socket waits; it is not lost."""
+    node = start("one")
+    node.publish(make_model("m"), "m")
+    pid = node.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (taken + 1, limits[1]))
+    try:
+        held = [_connected(node.paths.run_dir / SOCKET_NAME) for _ in range(taken)]
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    for client in held:
+        client.close()
+    attach("m", node.paths.run_dir).close()
