@@ -36,7 +36,8 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "pyrdma.lanes.ucx")
 def worker_environment(interface: str) -> dict[str, str]:
     """Return the environment of a UCX worker: what UCX needs, and nothing of ours.
 
-    The segment sizes are measured: with UCX's defaults TCP on loopback is 3 to 5 times slower.
+    The segment sizes are measured: with UCX's defaults a pull on loopback reached 0.51 of one plain socket
+    stream, with these 0.83 (``python -m benchmarks loopback --size 5e8 --pairs 5``).
     """
     kept = (
         "PATH",
