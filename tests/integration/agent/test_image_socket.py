@@ -83,10 +83,11 @@ def test_a_node_without_descriptors_answers_again_once_it_has_some(start: Start,
     node.publish(make_model("m"), "m")
     pid = node.process.pid
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (taken + 1, limits[1]))
+    taken = [int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(taken) + 1, limits[1]))
     try:
-        held = [_connected(node.paths.run_dir / SOCKET_NAME) for _ in range(taken)]
+        # One more than there are numbers left below the limit.
+        held = [_connected(node.paths.run_dir / SOCKET_NAME) for _ in range(max(taken) + 3 - len(taken))]
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     for client in held:
