@@ -7,6 +7,7 @@ region as it is. The kernel closes it with the process, however that ends.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -59,6 +60,8 @@ class Attachment:
         self.buffer.release()
         mapping = weakref.ref(self._mapping)
         del self._mapping
+        if mapping() is not None:
+            gc.collect()  # views that only garbage holds are no use of the image
         if (still := mapping()) is not None:
             self._mapping = still
             self.buffer = still.view(nbytes)
