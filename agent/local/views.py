@@ -189,5 +189,80 @@ class GrantedView:
     start: StartView
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """One device of a node: ``state`` is ``idle``, ``leased`` or ``off`` (not donated)."""
+
+    id: str
+    kind: str
+    memory_bytes: int
+    state: str
+    lease: str
+    borrower: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node of this site: ``state`` is ``ready``, ``lost``, ``left`` or ``expected`` (never heard of yet)."""
+
+    name: str
+    address: str
+    role: str
+    state: str
+    age_s: float | None
+    devices: tuple[DeviceView, ...]
+    images: int
+    transfer_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteView:
+    """One institution of the consortium, as its gateway said ``age_s`` ago; ``None`` when it never answered.
+
+    ``state`` is ``ready``, ``lost`` or ``unknown`` (not asked yet); counts are of donated devices.
+    """
+
+    name: str
+    trust_domain: str
+    local: bool
+    state: str
+    fault: str
+    age_s: float | None
+    address: str
+    devices: int
+    leased: int
+    idle: int
+    nodes: int
+    images: int
+    transfer_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryView:
+    """The signed registry as this node last believed it: ``state`` is ``fresh``, ``stale``, ``local``, ``none``."""
+
+    consortium: str
+    state: str
+    detail: str
+    sites: int
+    refreshed_at: float | None
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FederationView:
+    """This node's place in its site, and its site's in the consortium; ``site`` is empty outside any."""
+
+    site: str
+    trust_domain: str
+    node: str
+    role: str
+    gateway: str
+    certificate_expires_at: float | None
+    registry: RegistryView
+    sites: tuple[SiteView, ...]
+    nodes: tuple[NodeView, ...]
+
+
 RunEvent = NoteView | ProgressView | PhaseView | GrantedView
 PublishEvent = NoteView | ProgressView | PublishedView

@@ -1,0 +1,1 @@
+"""The gateway of a site: pure rules over values, and the one shell that carries them out."""

@@ -1,0 +1,1 @@
+"""Who is in a consortium, and how that is known: identity, registry, discovery. Rules are functions of values."""

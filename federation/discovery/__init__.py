@@ -1,0 +1,1 @@
+"""Where nodes of a site may be reached: hints, never identity."""

@@ -1,0 +1,1 @@
+"""Who a node is: names, keys, certificates, invites."""

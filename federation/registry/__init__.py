@@ -1,0 +1,1 @@
+"""The signed registry: who belongs to the consortium, under which CA, reachable where."""
