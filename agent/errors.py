@@ -8,6 +8,8 @@
     |   +-- AmbiguousModelError    one name, several images
     |   +-- UnknownLeaseError      no lease of this id
     |   +-- UnsupportedModelError  a folder whose architecture cannot run from an image
+    |   +-- NotGatewayError          only the gateway of a site does this
+    |   +-- RefusedError             no donor grants a lease
     |   +-- NotAllowedError          a socket that the caller may not use, or not for this
     +-- NodeError              this node
     |   +-- StateError             the state file cannot be read, written or trusted
@@ -20,12 +22,19 @@
     +-- DeadlineError          a call took longer than its deadline
     +-- InternalError          a defect of ours
 
-The tree hangs below pyrdma's, so one ``except Error`` and one table (``agent.error_table``) serve both.
+The tree hangs below pyrdma's, so one ``except Error`` serves both. The federation knows neither and has its
+own tree: what may meet an error of either says ``except Reported``. ``agent.error_table`` has all of them.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
+from federation.errors import FederationError
 from pyrdma.errors import Error
+
+Reported: Final = (Error, FederationError)
+"""What has a code, one sentence and a fix; anything else is a defect of ours."""
 
 
 class AgentError(Error):
@@ -62,6 +71,18 @@ class UnsupportedModelError(RequestError):
     """The folder is a model, but one whose weights cannot be bound as they are."""
 
     code = "unsupported-model"
+
+
+class NotGatewayError(RequestError):
+    """Only the gateway of a site does this."""
+
+    code = "not-gateway"
+
+
+class RefusedError(RequestError):
+    """No donor grants a lease; the sentence has each one's reason."""
+
+    code = "refused"
 
 
 class NotAllowedError(RequestError):

@@ -263,7 +263,8 @@ def _verdict(out: bytes, err: bytes, folder: Path) -> str:
 def _failure(message: Mapping[str, Any], otherwise: type[Error] = RunnerError) -> Error:
     code, text = message.get("code"), printable(str(message.get("message", "it failed.")), 2000)
     fix = printable(str(message.get("fix", "")), 2000)
-    return otherwise(text, fix=fix) if not isinstance(code, str) else from_code(code, text, fix)
+    known = from_code(code, text, fix) if isinstance(code, str) else None
+    return known if isinstance(known, Error) else otherwise(text, fix=fix)
 
 
 def _seconds(value: Any) -> float:

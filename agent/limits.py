@@ -21,6 +21,8 @@ PEER_CALL_S: Final = 10.0
 """Deadline of a question to a peer; without it a silent peer stops every start."""
 MANIFEST_CALL_S: Final = 60.0
 """Deadline of a manifest's stream: 64 MiB at a little over 1 MiB/s."""
+REFRESH_CALL_S: Final = 60.0
+"""Deadline of a reading of the registry: many small files from a slow server."""
 LONG_CALL_S: Final = 24 * 3600.0
 """Deadline of a publication or start: terabytes over a slow line fit, a lost call does not stay for ever."""
 STOP_CALL_S: Final = 60.0
@@ -39,6 +41,91 @@ ACCEPT_PAUSE_S: Final = 0.5
 """Between two tries to accept while the process has no descriptor left; without it a full process spins."""
 SERVER_GRACE_S: Final = 1.0
 """What calls in progress get when the agent stops."""
+
+# --- between nodes and sites ------------------------------------------------------------------------------
+MAX_NETWORK_RPCS: Final = 2048
+"""Calls that the network port works on at once: relayed connections, attended leases and questions of all peers."""
+MAX_CONNECTION_AGE_S: Final = 900.0
+"""A peer's connection is made anew by then: a CA that left the registry is not believed longer than that."""
+MAX_CONNECTION_AGE_GRACE_S: Final = 3600.0
+"""Calls on an aged connection get this long to end: a pull or a conversation is not cut in the middle."""
+MAX_CHANNELS: Final = 512
+"""Connections that this node keeps open to others; a large registry must not take every descriptor."""
+CHANNEL_DRAIN_S: Final = 600.0
+"""What calls under way get on a channel that was replaced after our certificate changed."""
+RECONNECT_LAST_S: Final = 1.0
+"""Longest pause between two tries to connect; a longer one would hide a peer that has just come up."""
+
+OFFER_CALL_S: Final = 5.0
+"""A donor that has not answered by then is passed over: a person waits."""
+REPORT_CALL_S: Final = 5.0
+"""Deadline of a node's report; the next one follows soon."""
+REPORT_EVERY_S: Final = 2.0
+"""Between two reports of a node to its gateway."""
+SITE_POLL_S: Final = 5.0
+"""Between two questions to each other gateway how its site is."""
+SITE_SILENCE_S: Final = 15.0
+"""A gateway that has not answered for this long counts as lost, and is not asked for offers or images."""
+MAX_SITE_QUESTIONS: Final = 16
+"""Other gateways asked at once; a large consortium must not take every descriptor at the same moment."""
+MAX_DONORS_ASKED: Final = 3
+"""Donors that one request asks at once: each that offers holds a device for the offer's time."""
+REGISTRY_EVERY_S: Final = 900.0
+"""Between two readings of the registry: a member that was removed is refused within that."""
+REGISTRY_AGAIN_S: Final = 5.0
+"""Pause after a reading that failed, or while this site waits to be admitted; mirrors must not be hammered."""
+CERTIFICATE_AGAIN_S: Final = 60.0
+"""Pause after a certificate could not be renewed; half of its life is left for such tries."""
+MAX_BROKERED: Final = 1024
+"""Leases that the nodes of one site borrow from others at the same time."""
+TICK_S: Final = 1.0
+"""Between two looks at the gateway's lease clock when nothing is due before."""
+ATTEND_AGAIN_S: Final = 1.0
+"""Pause before a lease is attended again after the call broke; its time runs on meanwhile."""
+GIVE_BACK_S: Final = 10.0
+"""What a donor gets to take a lease back before the borrower goes on; the donor ends it by its time."""
+RELAY_CALL_S: Final = 24 * 3600.0
+"""Longest life of one relayed connection."""
+MAX_DEVICES: Final = 64
+"""Devices that one node reports; a machine has far fewer."""
+MAX_REPORTED_IMAGES: Final = 256
+"""Images, and leases, in one report; the report stays far below the message limit."""
+MAX_REPORTED_NAMES: Final = 16
+"""Names of one image in a report."""
+MAX_REASON_BYTES: Final = 512
+"""Why a lease ended, as another agent says it; it is stored and printed."""
+MAX_ID_CHARS: Final = 64
+"""A lease's, offer's or request's id; ours have 16."""
+MAX_ADDRESS_CHARS: Final = 300
+"""``HOST:PORT`` with the longest DNS name."""
+
+# --- gateway ----------------------------------------------------------------------------------------------
+NODE_SILENCE_S: Final = 10.0
+"""A node that has not reported for this long gets no lease: five reports are missing."""
+NODE_FORGOTTEN_S: Final = 3600.0
+"""A silent node without a lease is struck off the fleet by then; until then a refusal can still name it."""
+MAX_NODES: Final = 1024
+"""Nodes in one site's fleet; each costs a report in memory and a look per request."""
+OFFER_TTL_S: Final = 30.0
+"""How long a device waits for its borrower's answer; without it one that only asks blocks every device."""
+MAX_OFFERS: Final = 256
+"""Open offers of one site at once; each holds a device for nothing yet."""
+LEASE_TTL_S: Final = 600.0
+"""A lease ends this long after its last renewal: a borrower that is gone frees the device without a word."""
+MIN_LEASE_TTL_S: Final = 1.0
+"""A donor that names less is not believed; it would have the borrower ask without a pause."""
+MAX_LEASE_TTL_S: Final = 24 * 3600.0
+"""A donor that names more is not believed; its borrower would sit on an endpoint that died a day ago."""
+MAX_SITE_LEASES: Final = 1024
+"""Leases and open offers in one site's book; each event copies the book, and each lease is a row on disk."""
+MAX_ENDED_KEPT: Final = 1024
+"""Ended leases whose reason the book can still tell; older ones are in the state file only."""
+LEASE_REPORT_GRACE_S: Final = 10.0
+"""Longer than a report is under way: one that arrives later was made after what it does not mention."""
+RENEWALS_PER_TTL: Final = 5
+"""A borrower renews each fifth of the time that it is given, each 2 of 10 minutes: four may be lost."""
+RENEW_AGAIN_S: Final = 5.0
+"""Pause after a renewal that failed; it doubles, and stays within half of a renewal's usual distance."""
 
 # --- names and lists --------------------------------------------------------------------------------------
 MAX_NAME_CHARS: Final = 128
@@ -85,3 +172,43 @@ MAX_CHECK_OUTPUT_BYTES: Final = 64 << 10
 """What the folder check may print."""
 LANE_TRIES: Final = 2
 """Pulls of one start on this node's lane: a worker that dies once is bad luck, twice a defect."""
+
+# --- joining ----------------------------------------------------------------------------------------------
+INVITE_LIFETIME_S: Final = 1800.0
+"""An invite's life unless said otherwise: long enough to walk to the machine, short enough to be lost."""
+MAX_INVITE_LIFETIME_S: Final = 24 * 3600.0
+"""Longest life of an invite: one that lies about for weeks is found by somebody."""
+INVITE_KEPT_S: Final = 7 * 86400.0
+"""An invite whose time is over is known that much longer, so that a late join hears why it is refused."""
+MAX_ENROL_MESSAGE_BYTES: Final = 64 << 10
+"""One message of a join; an honest one has 2 KiB. Without it strangers fill our memory."""
+MAX_ENROL_RPCS: Final = 16
+"""Joins worked on at once; each is a few milliseconds. Without it strangers hold the gateway's processor."""
+ENROL_CALL_S: Final = 5.0
+"""Deadline of one call of a join, on both sides."""
+ENROL_CONNECTION_S: Final = 30.0
+"""Life of a connection to the enrolment port; without it strangers keep descriptors for ever."""
+MAX_ENROL_CONNECTIONS: Final = 128
+"""Connections to the enrolment port at once; without it strangers take every descriptor of the gateway."""
+CHALLENGE_LIFE_S: Final = 60.0
+"""A nonce that was handed out is good for that long; without it one that was heard is good for ever."""
+MAX_CHALLENGES: Final = 4096
+"""Nonces handed out and not used yet: more than ``ENROL_CALLS_PER_S`` hands out within their life."""
+ENROL_BURST: Final = 20
+"""Calls of one address on the enrolment port at once: a join takes two; the next come at ``ENROL_PER_S``."""
+ENROL_PER_S: Final = 2.0
+"""Calls of one address a second, after its burst: to guess at secrets is hopeless, and no load for us."""
+ENROL_BURST_ALL: Final = 200
+"""The same for all addresses together: a rack that joins at once."""
+ENROL_PER_S_ALL: Final = 50.0
+"""Calls of all addresses together a second, after their burst; each costs about a millisecond."""
+MAX_ENROL_ADDRESSES: Final = 4096
+"""Addresses whose calls are counted; IPv6 ones count by their /64, of which a stranger has many."""
+JOIN_S: Final = 10.0
+"""A gateway that has not taken a connection by then is not there."""
+CLOCK_SKEW_SHOWN_S: Final = 5.0
+"""A join warns when two clocks differ by more; past ``federation.limits.CLOCK_SKEW_S`` it fails."""
+
+# --- a site's files ---------------------------------------------------------------------------------------
+MAX_SITE_FILE_BYTES: Final = 64 << 10
+"""A file of the site's folder; ours have 2 KiB. An endless one in its place must not fill our memory."""

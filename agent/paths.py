@@ -32,6 +32,11 @@ class Paths:
         return self.state_dir / "agent.sqlite3"
 
     @property
+    def site_dir(self) -> Path:
+        """The files that make this node a node of its site; missing outside one."""
+        return self.state_dir / "site"
+
+    @property
     def admin_socket(self) -> Path:
         """Every call of the Operator service."""
         return self.run_dir / "admin.sock"

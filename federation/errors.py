@@ -11,10 +11,11 @@
     |   +-- InviteExpiredError       the invite's time is over
     |   +-- InviteMismatchError      the invite was made for another node, or the proof is wrong
     +-- RegistryError            the registry cannot be read, or not be believed
-        +-- RegistryUnreachableError no source of the registry answers
-        +-- RegistryExpiredError     nobody has signed it in time
-        +-- RegistryRollbackError    an older or another registry than the one known here
-        +-- NotAdmittedError         the site is not in the registry
+    |   +-- RegistryUnreachableError no source of the registry answers
+    |   +-- RegistryExpiredError     nobody has signed it in time
+    |   +-- RegistryRollbackError    an older or another registry than the one known here
+    |   +-- NotAdmittedError         the site is not in the registry
+    +-- LocalNetworkError        this machine's network refuses multicast; discovery is off, all else works
 
 Each has a stable ``code``, one sentence, and a ``fix``, like the errors of ``pyrdma``, which this package does not
 know; ``agent.error_table`` maps both to gRPC status and exit code.
@@ -111,3 +112,9 @@ class NotAdmittedError(RegistryError):
     """The site is not in the registry."""
 
     code = "not-admitted"
+
+
+class LocalNetworkError(FederationError):
+    """This machine's network refuses multicast: nothing is announced or found, all else works."""
+
+    code = "mdns"

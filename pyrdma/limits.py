@@ -57,6 +57,8 @@ WINDOW_PIECES: Final = 4
 untried."""
 MAX_REPLIES_IN_FLIGHT: Final = 16
 """Pieces that a source sends one peer at a time; a peer that asks for more is refused, not queued."""
+MAX_PIECES_PER_MESSAGE: Final = 4096
+"""Pieces that one message names to a lane worker: 28 KiB of JSON at most."""
 MAX_SESSIONS: Final = 256
 """Peers that one lane worker serves at a time."""
 MAX_PEERS: Final = 256
@@ -72,7 +74,10 @@ FIRST_PIECE_DEADLINE_S: Final = 10.0
 MIN_PIECE_DEADLINE_S: Final = 4.0
 """A source that has sent pieces and then nothing for this long is stalled."""
 MAX_PIECE_DEADLINE_S: Final = 120.0
-"""The longest that a slow but steady source is given for one piece: 16 MiB at 1.1 Mbit/s."""
+"""The longest that a source is given for one piece: a slow but steady one (16 MiB at 1.1 Mbit/s), and one
+that says it waits itself. Without it a source that says so for ever holds up a pull for ever."""
+WAIT_EVERY_S: Final = 1.0
+"""A source that waits for a piece itself says so this often: a word that is lost, or two, costs nothing."""
 SESSION_SILENCE_S: Final = 150.0
 """A peer that asks for nothing and takes nothing for this long has died without a word: its session ends.
 Longer than the longest wait for one piece."""

@@ -13,6 +13,7 @@ import click
 from agent import __version__
 from agent.cli.output import say_error
 from agent.error_table import ExitCode, row_of
+from agent.errors import Reported
 from pyrdma.errors import Error
 
 _COMMANDS: Final = {
@@ -25,6 +26,8 @@ _COMMANDS: Final = {
     "leases": "agent.cli.show:leases",
     "transfers": "agent.cli.show:transfers",
     "status": "agent.cli.show:status",
+    "nodes": "agent.cli.nodes:nodes",
+    "tui": "agent.cli.tui:tui",
 }
 _EPILOG: Final = """\
 \b
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has left; Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
-    except Error as error:
+    except Reported as error:
         if debug:
             raise
         say_error(error)

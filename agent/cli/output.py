@@ -10,6 +10,7 @@ import click
 
 from agent.error_table import row_of
 from agent.text import printable
+from federation.errors import FederationError
 from pyrdma.errors import Error
 
 _MAX_LINE_BYTES: Final = 4096
@@ -30,7 +31,7 @@ def data_json(document: dict[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2, sort_keys=True))
 
 
-def say_error(error: Error) -> None:
+def say_error(error: Error | FederationError) -> None:
     """Say what went wrong, whose side it is on, and what to do."""
     talk(f"error: {error.message}")
     talk(f"  side: {row_of(error).side}")

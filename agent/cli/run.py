@@ -6,20 +6,31 @@ import click
 
 from agent.cli.options import Paths, json_option, paths_options, timeout_option
 from agent.limits import LONG_CALL_S
-from agent.local.views import AHEAD_PHASES, GrantedView, LeaseView, NoteView, PhaseView, ProgressView
+from agent.local.views import (
+    AHEAD_PHASES,
+    AcceptedView,
+    GrantedView,
+    LeaseView,
+    NoteView,
+    PhaseView,
+    ProgressView,
+)
 
 
 @click.command(short_help="Start a model and print its endpoint and key.")
 @click.argument("model")
+@click.option("--site", default="", metavar="SITE", help="Run it on a device of this site.")
+@click.option("--node", default="", metavar="NODE", help="Run it on this node of the site.")
 @timeout_option(LONG_CALL_S)
 @json_option
 @paths_options
-def run(model: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
-    """Start MODEL (NAME or NAME@IMAGEID) from memory and print an OpenAI-compatible endpoint.
+def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
+    """Start MODEL (NAME, SITE/NAME or NAME@IMAGEID) from memory and print an OpenAI-compatible endpoint.
 
-    Weights come from this node's memory, else from the folder that they were published from, else from the
-    peers that hold them; each piece is proven by its digest. The command returns when the model answers; the
-    lease stays until `pyrdma-agent stop`. Ctrl-C before that calls the start off.
+    In a site the gateway finds a donated device, this site's first, then other sites'; without one it runs here.
+    Weights come from memory that holds them, else from the folder that they were published from; each piece
+    is proven by its digest. The command returns when the model answers; the lease stays until
+    `pyrdma-agent stop`. Ctrl-C before that calls the start off.
     """
     import asyncio
 
@@ -33,7 +44,7 @@ def run(model: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
         granted: GrantedView | None = None
         async with AgentClient(paths, change=True) as client:
             with TransferBar(f"warming {model}", quiet=as_json) as bar:
-                async for event in client.run(model, timeout_s=timeout_s):
+                async for event in client.run(model, site=site, node=node, timeout_s=timeout_s):
                     match event:
                         case NoteView(text):
                             notes.append(text)
@@ -42,6 +53,8 @@ def run(model: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
                             bar.show(event)
                         case PhaseView():
                             pass  # the timeline is printed as a whole below
+                        case AcceptedView():
+                            bar.note(f"lease {event.lease_id} on {event.site}/{event.node}")
                         case GrantedView():
                             granted = event
         assert granted is not None, "the agent's last event is the lease"
@@ -56,6 +69,8 @@ def run(model: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
     data(f"endpoint  {granted.endpoint}")
     data(f"api key   {granted.api_key}")
     data(f"lease     {lease.id}")
+    if lease.donor:
+        data(f"runs on   {lease.donor}")
     talk("The key is shown only now. The lease stays until you stop it.")
     talk(f"try:   curl -H 'Authorization: Bearer {granted.api_key}' {granted.endpoint}/models")
     talk(f"stop:  pyrdma-agent stop {lease.id}")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from agent.local.views import (
+    FederationView,
     GrantedView,
     LeaseView,
     ModelView,
@@ -40,6 +41,11 @@ def leases_document(views: Iterable[LeaseView]) -> Document:
 def transfers_document(views: Iterable[TransferView]) -> Document:
     """``transfers``."""
     return {"schema": SCHEMA, "transfers": [asdict(view) for view in views]}
+
+
+def federation_document(view: FederationView) -> Document:
+    """``nodes``."""
+    return {"schema": SCHEMA, **asdict(view)}
 
 
 def published_document(view: PublishedView, notes: Sequence[str]) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agent.cli.options import Paths, paths_options
-from agent.limits import MAX_SPARES
+from agent.limits import LEASE_TTL_S, MAX_LEASE_TTL_S, MAX_SPARES, MIN_LEASE_TTL_S
 
 
 @click.command(short_help="Run the agent of this node.")
@@ -30,6 +30,22 @@ from agent.limits import MAX_SPARES
     show_default=True,
     help="Warm runners kept ready; each holds some hundred MiB and saves seconds at a start.",
 )
+@click.option("--donate/--no-donate", default=True, show_default=True, help="Lend memory and devices.")
+@click.option(
+    "--lease-ttl",
+    "lease_ttl_s",
+    type=click.FloatRange(MIN_LEASE_TTL_S, MAX_LEASE_TTL_S),
+    default=LEASE_TTL_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="At a gateway: how long a lease lives without a word of its borrower.",
+)
+@click.option(
+    "--mdns",
+    multiple=True,
+    metavar="INTERFACE",
+    help="Announce this node, and look for its gateway, by multicast DNS on this interface.",
+)
 @paths_options
 @click.pass_context
 def serve(
@@ -40,6 +56,9 @@ def serve(
     interfaces: tuple[str, ...],
     peers: tuple[str, ...],
     spares: int,
+    donate: bool,
+    lease_ttl_s: float,
+    mdns: tuple[str, ...],
     paths: Paths,
 ) -> None:
     """Run the agent of this node in the foreground until SIGTERM or Ctrl-C."""
@@ -63,7 +82,14 @@ def serve(
     for address in peers:
         check_peer_address(address)
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    config = ServeConfig(paths=paths, name=check_name(name or socket.gethostname()), spares=spares)
+    config = ServeConfig(
+        paths=paths,
+        name=check_name(name or socket.gethostname()),
+        spares=spares,
+        donates=donate,
+        lease_ttl_s=lease_ttl_s,
+        mdns=mdns,
+    )
     cache = CacheConfig(memory_bytes=parse_size(memory) if memory else total // 4, interfaces=interfaces)
     log_to(debug=bool(context.obj))
 

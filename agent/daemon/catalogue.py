@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.parts import Launcher
 from agent.daemon.transfers import Transfers
 from agent.errors import UnknownModelError
+from agent.limits import MAX_NAME_CHARS
 from agent.local.views import ModelView, NoteView, PublishedView, PublishEvent
 from agent.resolve import ModelRef, check_name
 from agent.state import NameRecord, Store
@@ -27,6 +29,7 @@ class Catalogue:
         self._keeper = keeper
         self._launcher = launcher
         self._transfers = transfers
+        self._arriving: dict[ImageId, Manifest] = {}
 
     async def publish(self, folder: Path, name: str, emit: Callable[[PublishEvent], None]) -> PublishedView:
         """Bind a name to the image that a folder's files are, and hold it in memory.
@@ -89,10 +92,26 @@ class Catalogue:
         record = await self._store.name(ref.name)
         return record.image_id if record else None
 
+    @contextlib.contextmanager
+    def arriving(self, manifest: Manifest) -> Iterator[None]:
+        """Know the manifest while the body brings its image here: whoever is forwarded pieces needs it too."""
+        self._arriving[manifest.image_id] = manifest
+        try:
+            yield
+        finally:
+            self._arriving.pop(manifest.image_id, None)
+
     async def remember_pulled(self, name: str, manifest: Manifest) -> None:
-        """Bind the name to an image that came from peers, unless the name is bound already."""
-        if await self._store.name(name) is None:
-            await self._store.bind_name(NameRecord(name, manifest.image_id, "", time.time()), manifest)
+        """Bind the name to an image that came from peers; a name that is bound already keeps its meaning.
+
+        The image then goes by the name and its id's first digits, so that it can be started again from here.
+        """
+        bound = await self._store.name(name)
+        if bound is not None and bound.image_id == manifest.image_id:
+            return
+        if bound is not None:
+            name = f"{name[: MAX_NAME_CHARS - 13]}-{manifest.image_id.short()}"
+        await self._store.bind_name(NameRecord(name, manifest.image_id, "", time.time()), manifest)
 
     async def folders_of(self, image_id: ImageId) -> list[Path]:
         """Return the folders that the image was published from."""
@@ -105,9 +124,16 @@ class Catalogue:
             for replica in await self._keeper.replicas()
         )
 
+    async def can_be_pulled(self, image_id: ImageId) -> bool:
+        """Say whether the image is whole in memory here, or on its way, so that its pieces can be forwarded."""
+        return any(
+            replica.image_id == image_id and (replica.pulling or replica.verified_pieces == replica.pieces)
+            for replica in await self._keeper.replicas()
+        )
+
     async def known_manifest(self, image_id: ImageId) -> Manifest | None:
         """Return the image's manifest if this node has it."""
-        return await self._store.manifest(image_id)
+        return self._arriving.get(image_id) or await self._store.manifest(image_id)
 
     async def manifest_of(self, image_id: ImageId) -> Manifest:
         """Return the image's manifest.
@@ -115,7 +141,7 @@ class Catalogue:
         Raises:
             UnknownModelError: this node does not know the image.
         """
-        manifest = await self._store.manifest(image_id)
+        manifest = await self.known_manifest(image_id)
         if manifest is None:
             raise UnknownModelError(f"this node does not know the image {image_id.short()}.")
         return manifest

@@ -9,8 +9,20 @@ from agent.paths import Paths
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """Where the node lives, what it calls itself, how many warm runners it keeps."""
+    """How one agent runs.
+
+    Args:
+        paths: where the node lives.
+        name: what it calls itself outside a site; in one, it has the name that it joined under.
+        spares: how many warm runners it keeps.
+        donates: whether it lends memory and devices.
+        lease_ttl_s: at a gateway, how long a lease lives without a renewal.
+        mdns: interfaces on which the node announces itself and looks for its gateway; none: it does neither.
+    """
 
     paths: Paths
     name: str
     spares: int
+    donates: bool
+    lease_ttl_s: float
+    mdns: tuple[str, ...]

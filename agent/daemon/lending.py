@@ -1,4 +1,8 @@
-"""What this node lets its peers read: whole images in memory, for as long as the peer's call lasts."""
+"""What this node lets its peers read: images in memory, for as long as the peer's call lasts.
+
+An image on its way here is lent as well, piece by piece as it is proven; but it is offered by a gateway to its own
+nodes alone: two nodes that wait for each other's pieces would wait for ever.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,22 @@ _log = logging.getLogger(__name__)
 
 
 class Lending:
-    """This node as its peers see it."""
+    """This node as its peers see it.
 
-    def __init__(self, name: str, catalogue: Catalogue, keeper: CacheKeeper) -> None:
+    Args:
+        name: what it calls itself.
+        forwards: whether images on their way here are offered.
+    """
+
+    def __init__(self, name: str, catalogue: Catalogue, keeper: CacheKeeper, *, forwards: bool) -> None:
         self.name = name
+        self._forwards = forwards
         self._catalogue = catalogue
         self._keeper = keeper
         self._open = 0
 
     async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
-        """Return the whole image in memory that is asked for by name or id, and its size in bytes.
+        """Return the image that is asked for by name or id, if it can be pulled from here, and its size in bytes.
 
         What this node would have to read from disk or a peer first is not offered.
         """
@@ -38,7 +48,10 @@ class Lending:
             if bound is None or (image_id is not None and bound != image_id):
                 return None
             wanted = bound
-        if wanted is None or not await self._catalogue.in_memory(wanted):
+        if wanted is None:
+            return None
+        there = self._catalogue.can_be_pulled if self._forwards else self._catalogue.in_memory
+        if not await there(wanted):
             return None
         manifest = await self._catalogue.known_manifest(wanted)
         return None if manifest is None else (wanted, manifest.layout.total_bytes)
@@ -51,11 +64,11 @@ class Lending:
         """Yield one grant; the source closes when the iterator does.
 
         Raises:
-            UnknownModelError: the image is not whole in memory here.
+            UnknownModelError: the image is neither in memory here nor on its way.
             BusyError: too many sources are open.
         """
-        if not await self._catalogue.in_memory(image_id):
-            raise UnknownModelError(f"the image {image_id.short()} is not whole in this node's memory.")
+        if not await self._catalogue.can_be_pulled(image_id):
+            raise UnknownModelError(f"the image {image_id.short()} is not in this node's memory.")
         if self._open >= MAX_OPEN_SOURCES:
             raise BusyError(
                 f"this node serves {MAX_OPEN_SOURCES} pulls already.", fix="try again when one has ended"
@@ -71,3 +84,27 @@ class Lending:
                     await cache.close_source(grant.session)
         finally:
             self._open -= 1
+
+
+class NothingLent:
+    """A node that donates no memory, as its peers see it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
+        """Return nothing."""
+        del ref, image_id
+        return None
+
+    async def manifest_of(self, image_id: ImageId) -> Manifest:
+        """Raise UnknownModelError."""
+        raise UnknownModelError(f"{self.name} holds no images, so not {image_id.short()} either.")
+
+    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
+        """Raise UnknownModelError."""
+        del peer_address
+        grants: tuple[SourceGrant, ...] = ()
+        for grant in grants:
+            yield grant
+        raise UnknownModelError(f"{self.name} holds no images, so not {image_id.short()} either.")

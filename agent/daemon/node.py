@@ -1,136 +1,181 @@
-"""One node: its parts put together, started and stopped in order. What the Operator service talks to."""
+"""One node, as its own people see it: what the Operator service talks to.
+
+A node donates (``Host``) or not, and belongs to a site (``Place``) or not. Without a site it serves itself and
+static peers of its machine; without a donation it borrows.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Protocol
 
 from agent import __version__
-from agent.daemon.cache_keeper import CacheKeeper
-from agent.daemon.catalogue import Catalogue
+from agent.daemon.borrowed import BorrowedLeases
 from agent.daemon.config import ServeConfig
-from agent.daemon.image_socket import ImageSocket
-from agent.daemon.leases import Leases
-from agent.daemon.lending import Lending
-from agent.daemon.parts import Launcher, Peer, StartCache
-from agent.daemon.spares import Spares
-from agent.daemon.supply import Supply
-from agent.daemon.transfers import Transfers
-from agent.errors import PeerNodeError
+from agent.daemon.faces import Wish
+from agent.daemon.host import Host
+from agent.daemon.leases import view_of
+from agent.daemon.parts import Peer
+from agent.errors import NotGatewayError, PeerNodeError, RequestError, UnknownLeaseError
 from agent.local.views import (
+    CacheView,
+    FederationView,
     GrantedView,
+    InviteView,
     LeaseView,
     ModelView,
     PeerView,
     PublishedView,
     PublishEvent,
+    RegistryView,
     RunEvent,
+    SparesView,
     StatusView,
     TransferView,
 )
-from agent.state import Store
+from agent.state import StateFile, Store
 
-_log = logging.getLogger(__name__)
+_NO_REGISTRY = RegistryView("", "none", "this node belongs to no site", 0, None, None)
+_NO_CACHE = CacheView(False, None, 0, 0, 0, 0, "", ())
+
+
+class Place(Protocol):
+    """This node's place in a site."""
+
+    async def federation(self) -> FederationView:
+        """Return the site's view of itself and of the consortium."""
+
+    async def refresh(self) -> FederationView:
+        """Read the registry now; return what is known then."""
+
+    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
+        """Make an invite; the gateway alone can."""
+
+    async def leave(self, node: str) -> str:
+        """Let this node, or at the gateway another one, leave; return a sentence."""
+
+    async def published(self) -> None:
+        """Note that the names which this node gives to images have changed."""
 
 
 class Node:
-    """A running node. Made by ``start``, ended by ``close``."""
+    """A running node.
+
+    Args:
+        config: what its operator decided.
+        file: its state.
+        host: what it donates, if anything.
+        peers: static peers of this machine.
+    """
 
     def __init__(
-        self,
-        config: ServeConfig,
-        store: Store,
-        keeper: CacheKeeper,
-        launcher: Launcher,
-        peers: Sequence[Peer],
+        self, config: ServeConfig, file: StateFile, store: Store, host: Host | None, peers: Sequence[Peer]
     ) -> None:
         self._config = config
+        self._file = file
         self._store = store
-        self._keeper = keeper
+        self.host = host
         self._peers = peers
-        self._transfers = Transfers()
-        self._spares = Spares(launcher, config.spares)
-        self._catalogue = Catalogue(store, keeper, launcher, self._transfers)
-        supply = Supply(self._catalogue, keeper, self._transfers, peers)
-        self._leases = Leases(store, supply, keeper, self._spares, config.paths)
-        self.lending = Lending(config.name, self._catalogue, keeper)
-        self.images = ImageSocket(config.paths.image_socket, self._catalogue, keeper)
+        self.place: Place | None = None
+        self.borrowed: BorrowedLeases | None = None
         self._begun = time.monotonic()
-
-    @classmethod
-    async def start(
-        cls, config: ServeConfig, *, start_cache: StartCache, launcher: Launcher, peers: Sequence[Peer]
-    ) -> Node:
-        """Open the state, start the cache and the first spare.
-
-        Raises:
-            StateError, LocalError: this node cannot run.
-        """
-        async with AsyncExitStack() as undo:
-            store = await Store.open(config.paths.database)
-            undo.push_async_callback(store.close)
-            left = await store.end_open_leases("the agent ended without stopping it", time.time())
-            if left:
-                _log.warning("%d leases of an earlier agent are closed in the books", left)
-            keeper = CacheKeeper(start_cache)
-            await keeper.start()
-            undo.pop_all()
-        node = cls(config, store, keeper, launcher, peers)
-        node._spares.start()
-        return node
-
-    async def close(self) -> None:
-        """End leases, spares and cache, in this order, and close the state."""
-        await self._leases.close()
-        await self._spares.close()
-        await self._keeper.close()
-        await asyncio.gather(*(peer.close() for peer in self._peers))
-        await self._store.close()
 
     async def status(self) -> StatusView:
         """Return the node at a glance; peers are asked now."""
-        asking = asyncio.gather(*map(_peer_view, self._peers))
-        cache, peers = await asyncio.gather(self._keeper.view(), asking)
+        peers = await asyncio.gather(*map(_peer_view, self._peers))
+        host = self.host
+        borrowed = self.borrowed.count if self.borrowed is not None else 0
         return StatusView(
             name=self._config.name,
             version=__version__,
             uptime_s=time.monotonic() - self._begun,
             pid=os.getpid(),
-            cache=cache,
-            spares=self._spares.view(),
+            cache=await host.keeper.view() if host is not None else _NO_CACHE,
+            spares=host.spares.view() if host is not None else SparesView(0, 0, (), ""),
             peers=tuple(peers),
-            leases=self._leases.count,
-            state_fault=self._store.fault,
+            leases=(host.leases.count if host is not None else 0) + borrowed,
+            state_fault=self._file.fault,
+            donates=host is not None,
         )
+
+    async def federation(self) -> FederationView:
+        """Return this node's place in its site, and its site's in the consortium."""
+        if self.place is None:
+            return FederationView("", "", self._config.name, "", "", None, _NO_REGISTRY, (), ())
+        return await self.place.federation()
+
+    async def refresh(self) -> FederationView:
+        """Read the registry now."""
+        return await self._in_site().refresh()
+
+    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
+        """Make an invite for a node of this site."""
+        return await self._in_site().create_invite(node, lifetime_s, cidr)
+
+    async def leave(self, node: str) -> str:
+        """Let this node, or at the gateway another one, leave the site."""
+        return await self._in_site().leave(node)
 
     async def models(self) -> tuple[ModelView, ...]:
         """Return the models known here."""
-        return await self._catalogue.models()
+        return await self.host.catalogue.models() if self.host is not None else ()
 
     async def leases(self, *, include_ended: bool) -> tuple[LeaseView, ...]:
-        """Return leases, newest first."""
-        return await self._leases.list(include_ended=include_ended)
+        """Return leases, newest first: those that run here, and those that are used here."""
+        if self.host is not None:
+            return await self.host.leases.list(include_ended=include_ended)
+        records = await self._store.leases(include_ended=include_ended)
+        return tuple(view_of(record, None) for record in records)
 
     def transfers(self) -> tuple[TransferView, ...]:
         """Return transfers, running ones first."""
-        return self._transfers.list()
+        return self.host.transfers.list() if self.host is not None else ()
 
     async def publish(self, folder: Path, name: str, emit: Callable[[PublishEvent], None]) -> PublishedView:
         """Publish a folder; see ``Catalogue.publish``."""
-        return await self._catalogue.publish(folder, name, emit)
+        if self.host is None:
+            raise RequestError(
+                "this node donates no memory, so it cannot hold an image.",
+                fix="publish on a node that donates, or start this one without --no-donate",
+            )
+        done = await self.host.catalogue.publish(folder, name, emit)
+        if self.place is not None:
+            await self.place.published()
+        return done
 
-    async def run(self, model: str, emit: Callable[[RunEvent], None]) -> GrantedView:
-        """Start a model; see ``Leases.grant``."""
-        return await self._leases.grant(model, emit)
+    async def run(self, wish: Wish, emit: Callable[[RunEvent], None]) -> GrantedView:
+        """Start a model: in a site wherever a device is granted, else here."""
+        if self.borrowed is not None:
+            return await self.borrowed.run(wish, emit)
+        if wish.site or wish.node:
+            self._in_site()
+        assert self.host is not None, "a node without a site donates"
+        return await self.host.leases.grant(wish.model, emit)
 
     async def stop(self, lease_id: str) -> LeaseView:
-        """End a lease; see ``Leases.stop``."""
-        return await self._leases.stop(lease_id)
+        """End a lease that is used or runs here."""
+        reason = "stopped by request"
+        if self.borrowed is not None and await self.borrowed.stop(lease_id, reason) is not None:
+            record = await self._store.lease(lease_id)
+            if record is not None and record.ended_at is not None:
+                return view_of(record, None)
+        if self.host is None:
+            raise UnknownLeaseError(
+                f"no lease {lease_id[:32]!r} is used on this node.", fix="see them with: pyrdma-agent leases"
+            )
+        return await self.host.leases.stop(lease_id, reason)
+
+    def _in_site(self) -> Place:
+        if self.place is None:
+            raise NotGatewayError(
+                "this node belongs to no site.",
+                fix="make one with: pyrdma-agent init --site NAME; or join one with: pyrdma-agent join",
+            )
+        return self.place
 
 
 async def _peer_view(peer: Peer) -> PeerView:

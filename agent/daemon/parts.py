@@ -116,13 +116,10 @@ class Launcher(Protocol):
         """
 
 
-class Peer(Protocol):
-    """Another node's agent."""
+class Lender(Protocol):
+    """Another agent that may hold images. Every method raises PeerNodeError."""
 
     address: str
-
-    async def describe(self) -> str:
-        """Return the node's name. Every method raises PeerNodeError."""
 
     async def find(self, ref: ModelRef) -> Offer | None:
         """Return what the node has under the reference."""
@@ -135,6 +132,13 @@ class Peer(Protocol):
     ) -> AbstractAsyncContextManager[SourceGrant]:
         """Keep a source open as long as the context is."""
 
+
+class Peer(Lender, Protocol):
+    """A static peer of this machine."""
+
+    async def describe(self) -> str:
+        """Return the node's name. Raises PeerNodeError."""
+
     async def close(self) -> None:
         """Let go of the connection."""
 
@@ -145,7 +149,7 @@ class NodeFace(Protocol):
     name: str
 
     async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
-        """Return the whole image in memory that is asked for, and its size."""
+        """Return the image that is asked for, if it can be pulled from here, and its size."""
 
     async def manifest_of(self, image_id: ImageId) -> Manifest:
         """Return the manifest of a known image."""

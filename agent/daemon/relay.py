@@ -1,40 +1,42 @@
-"""Carries bytes between a TCP port on loopback and a runner's Unix socket, without reading them.
+"""A lease's port: carries each connection on a TCP port of loopback to the lease's runner, wherever that is.
 
-Backpressure: at most one buffer waits per direction; a side that stops reading stops the other. A side that
-ends its half ends the other's half, so streams and keep-alive work. The API key is the runner's to check.
+The API key is the runner's to check. How bytes are carried: ``agent.daemon.pipes``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
+from agent.daemon.pipes import Pipe, StreamPipe, carry
 from agent.errors import NodeError
 from agent.limits import MAX_RELAY_CONNECTIONS, RELAY_BUFFER_BYTES
+from pyrdma.errors import Error
 
 _log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
+Connect = Callable[[], Awaitable[Pipe]]
+"""Opens a pipe to the runner; raises OSError or Error."""
 
 
 class Relay:
     """One lease's port. Made by ``open``."""
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
 
     @classmethod
-    async def open(cls, target: Path) -> Relay:
-        """Listen on a free port of 127.0.0.1 and carry every connection to the socket at ``target``.
+    async def open(cls, connect: Connect) -> Relay:
+        """Listen on a free port of 127.0.0.1 and carry every connection to what ``connect`` opens.
 
         Raises:
             NodeError: no port is to be had.
         """
-        self = cls(target)
+        self = cls(connect)
         try:
             self._server = await asyncio.start_server(self._accept, HOST, 0, limit=RELAY_BUFFER_BYTES)
         except OSError as error:
@@ -58,37 +60,11 @@ class Relay:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._carry(reader, writer)
-        except OSError as error:
+            await carry(StreamPipe(reader, writer), await self._connect())
+        except (OSError, Error) as error:
             _log.debug("a relayed connection broke: %s", error)
         except asyncio.CancelledError:
             pass  # close() ended us; the stream protocol would log a cancelled callback as an error
         finally:
             self._connections.discard(task)
             writer.transport.abort()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_unix_connection(
-            str(self._target), limit=RELAY_BUFFER_BYTES
-        )
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_copy(reader, there_writer))
-                both.create_task(_copy(there_reader, writer))
-            # Only now may the transports go: what they still hold is sent first.
-            for side in (there_writer, writer):
-                side.close()
-                await side.wait_closed()
-        except* OSError as group:
-            _log.debug("a relayed connection broke: %s", group.exceptions[0])
-        finally:
-            there_writer.transport.abort()
-
-
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    sink.transport.set_write_buffer_limits(high=RELAY_BUFFER_BYTES)
-    while data := await source.read(RELAY_BUFFER_BYTES):
-        sink.write(data)
-        await sink.drain()
-    with contextlib.suppress(OSError):
-        sink.write_eof()

@@ -1,4 +1,4 @@
-"""The agent's process: directories, node, sockets, and an orderly end at SIGTERM or SIGINT.
+"""The agent's process: directories, node, sockets and ports, and an orderly end at SIGTERM or SIGINT.
 
 A second signal ends the children at once. Nothing that runs here is left behind: each child also ends by
 itself when its channel to this process does.
@@ -11,20 +11,27 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from agent.daemon.config import ServeConfig
+from agent.daemon.host import Host
+from agent.daemon.lending import NothingLent
 from agent.daemon.lock import locked
 from agent.daemon.node import Node
-from agent.daemon.parts import Launcher, Peer, StartCache
+from agent.daemon.parts import Launcher, Lender, Peer, StartCache
+from agent.daemon.serve_site import SitePart
 from agent.error_table import ExitCode
+from agent.errors import RequestError
 from agent.limits import SERVER_GRACE_S
-from agent.rpc.node import NodeService
+from agent.rpc.node import LendingService
 from agent.rpc.operator import Operator
 from agent.rpc.pyrdma_pb2_grpc import add_NodeServicer_to_server, add_OperatorServicer_to_server
 from agent.rpc.server import bind, make_server
+from agent.site.home import SiteHome
+from agent.state import StateFile, Store
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +42,9 @@ async def serve(
     """Run one agent until a signal ends it.
 
     Raises:
-        SocketInUseError: another agent runs on these directories.
+        SocketInUseError: another agent runs on these directories, or has the port.
         StateError, NodeError, LocalError: this node cannot run one.
+        RequestError: a node that neither donates nor belongs to a site has nothing to do.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -44,15 +52,60 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     with locked(config.paths):
         async with AsyncExitStack() as ending:
-            node = await Node.start(config, start_cache=start_cache, launcher=launcher, peers=peers)
-            ending.push_async_callback(_close, node)
-            await _open_sockets(config, node, ending)
+            await _start(config, start_cache, launcher, peers, ending)
             _log.info("agent %s is ready on %s", config.name, config.paths.run_dir)
             await stop.wait()
             _log.info("stopping; a second signal ends the children at once")
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, _leave_at_once)
     _log.info("stopped")
+
+
+async def _start(
+    config: ServeConfig,
+    start_cache: StartCache,
+    launcher: Launcher,
+    peers: Sequence[Peer],
+    ending: AsyncExitStack,
+) -> None:
+    """Start the parts in order; ``ending`` undoes them in the reverse one."""
+    home = SiteHome(config.paths.site_dir)
+    if not config.donates and not home.exists:
+        raise RequestError(
+            "a node that donates nothing and belongs to no site has nothing to do.",
+            fix="join a site first: pyrdma-agent join --invite-file FILE; or leave --no-donate away",
+        )
+    file = await StateFile.open(config.paths.database)
+    ending.push_async_callback(file.close)
+    store = Store(file)
+    borrowed = [one for one in await store.leases(include_ended=False) if one.donor]
+    left = await store.end_open_leases("the agent ended without stopping it", time.time())
+    if left:
+        _log.warning("%d leases of an earlier agent are closed in the books", left)
+    for peer in peers:
+        ending.push_async_callback(peer.close)
+    site = SitePart(config, home, file, store) if home.exists else None
+    here, forwards = (site.here, site.is_gateway) if site is not None else ("", False)
+
+    def lenders() -> tuple[Lender, ...]:
+        return (*peers, *(site.lenders() if site is not None else ()))
+
+    host = None
+    if config.donates:
+        host = await Host.start(
+            config,
+            store,
+            start_cache=start_cache,
+            launcher=launcher,
+            here=here,
+            forwards=forwards,
+            lenders=lenders,
+        )
+        ending.push_async_callback(_quietly, host)
+    node = Node(config, file, store, host, peers)
+    if site is not None:
+        await site.start(node, host, borrowed, ending)
+    await _open_sockets(config, node, ending)
 
 
 async def _open_sockets(config: ServeConfig, node: Node, ending: AsyncExitStack) -> None:
@@ -65,12 +118,14 @@ async def _open_sockets(config: ServeConfig, node: Node, ending: AsyncExitStack)
         await server.start()
         ending.push_async_callback(server.stop, SERVER_GRACE_S)
     server = make_server()
-    add_NodeServicer_to_server(NodeService(node.lending), server)  # type: ignore[no-untyped-call]
+    lends = node.host.lending if node.host is not None else NothingLent(config.name)
+    add_NodeServicer_to_server(LendingService(lends), server)  # type: ignore[no-untyped-call]
     bind(server, paths.node_socket, 0o660)
     await server.start()
     ending.push_async_callback(server.stop, SERVER_GRACE_S)
-    node.images.open()
-    ending.push_async_callback(node.images.close)
+    if node.host is not None:
+        node.host.images.open()
+        ending.push_async_callback(node.host.images.close)
 
 
 def _leave_at_once() -> None:
@@ -82,6 +137,6 @@ def _leave_at_once() -> None:
     os._exit(ExitCode.FAILED)
 
 
-async def _close(node: Node) -> None:
+async def _quietly(host: Host) -> None:
     with contextlib.suppress(asyncio.CancelledError):
-        await node.close()
+        await host.close()

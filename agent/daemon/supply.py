@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
-from agent.daemon.parts import Peer
+from agent.daemon.parts import Lender
 from agent.daemon.transfers import Transfers, source_view
 from agent.errors import PeerNodeError, UnknownModelError
 from agent.limits import LANE_TRIES, MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
@@ -49,7 +49,7 @@ class Supplied:
 class Holder:
     """A peer that has an image, and what people call it."""
 
-    peer: Peer
+    peer: Lender
     name: str
 
 
@@ -62,15 +62,23 @@ class Found:
 
 
 class Supply:
-    """The ways by which images come into this node's memory."""
+    """The ways by which images come into this node's memory.
+
+    Args:
+        lenders: returns whom to ask now; a gateway's change with the consortium.
+    """
 
     def __init__(
-        self, catalogue: Catalogue, keeper: CacheKeeper, transfers: Transfers, peers: Sequence[Peer]
+        self,
+        catalogue: Catalogue,
+        keeper: CacheKeeper,
+        transfers: Transfers,
+        lenders: Callable[[], Sequence[Lender]],
     ) -> None:
         self._catalogue = catalogue
         self._keeper = keeper
         self._transfers = transfers
-        self._peers = peers
+        self._lenders = lenders
         self._locks: WeakValueDictionary[ImageId, asyncio.Lock] = WeakValueDictionary()
         self._lane_turn = asyncio.Lock()
 
@@ -87,8 +95,15 @@ class Supply:
         image_id = choose(ref, None, [offer for _, offer in offers], unreachable=unreachable)
         return Found(image_id, _holders([one for one in offers if one[1].image_id == image_id]))
 
-    async def provide(self, name: str, found: Found, emit: Emit) -> Supplied:
+    async def provide(self, name: str, found: Found, emit: Emit, *, remember_as: str = "") -> Supplied:
         """Bring the image into memory, whole and verified.
+
+        Args:
+            name: what people call it.
+            found: the image and who has it, if that is known already.
+            emit: told how far it is.
+            remember_as: the name that it is bound to here if it comes from peers; by default ``name``. Another
+                site's word must never decide what a name means here.
 
         Raises:
             NoSourceError, UnknownModelError, BudgetError: no way is left.
@@ -97,16 +112,16 @@ class Supply:
         async with lock:
             if await self._catalogue.in_memory(found.image_id):
                 return Supplied("resident", verified=True)
-            supplied = await self._move(name, found, emit)
+            supplied = await self._move(name, found, remember_as or name, emit)
             # The cache's own word, after the fact: every piece of it is proven.
             return replace(supplied, verified=await self._catalogue.in_memory(found.image_id))
 
-    async def _move(self, name: str, found: Found, emit: Emit) -> Supplied:
+    async def _move(self, name: str, found: Found, remember_as: str, emit: Emit) -> Supplied:
         for folder in await self._catalogue.folders_of(found.image_id):
             supplied = await self._from_folder(name, found.image_id, folder, emit)
             if supplied is not None:
                 return supplied
-        return await self._from_peers(name, found, emit)
+        return await self._from_peers(name, found, remember_as, emit)
 
     async def _from_folder(self, name: str, image_id: ImageId, folder: Path, emit: Emit) -> Supplied | None:
         begun = time.monotonic()
@@ -125,7 +140,7 @@ class Supply:
         await self._keeper.cache.drop(manifest.image_id)
         return None
 
-    async def _from_peers(self, name: str, found: Found, emit: Emit) -> Supplied:
+    async def _from_peers(self, name: str, found: Found, remember_as: str, emit: Emit) -> Supplied:
         begun = time.monotonic()
         holders = found.holders
         if not holders:
@@ -141,6 +156,14 @@ class Supply:
         if self._lane_turn.locked():
             emit(NoteView(f"{name} waits until another pull of this node has ended"))
         # Sources are opened when it is our turn: one that is not asked for anything ends its session.
+        with self._catalogue.arriving(manifest):
+            supplied = await self._take_turns(name, manifest, holders, begun, emit)
+            await self._catalogue.remember_pulled(remember_as, manifest)
+        return supplied
+
+    async def _take_turns(
+        self, name: str, manifest: Manifest, holders: Sequence[Holder], begun: float, emit: Emit
+    ) -> Supplied:
         async with self._lane_turn:
             for _ in range(LANE_TRIES - 1):
                 try:
@@ -177,7 +200,6 @@ class Supply:
                 total = manifest.layout.total_bytes
                 on_progress(Progress(total, total, report.lane, report.sources))
         _log.info("pulled %s over %s: %d bytes in %.2f s", name, report.lane, report.bytes, report.seconds)
-        await self._catalogue.remember_pulled(name, manifest)
         return Supplied(
             lane=report.lane,
             bytes=report.bytes,
@@ -187,7 +209,7 @@ class Supply:
             sources=tuple(map(source_view, report.sources)),
         )
 
-    async def _manifest(self, image_id: ImageId, peers: Sequence[Peer]) -> Manifest:
+    async def _manifest(self, image_id: ImageId, peers: Sequence[Lender]) -> Manifest:
         known = await self._catalogue.known_manifest(image_id)
         if known is not None:
             return known
@@ -199,10 +221,11 @@ class Supply:
                 faults.append(error.message)
         raise NoSourceError(f"no peer gave the manifest: {' '.join(faults)}", fix="try again later")
 
-    async def _ask(self, ref: ModelRef) -> tuple[list[tuple[Peer, Offer]], list[str]]:
-        answers = await asyncio.gather(*(peer.find(ref) for peer in self._peers), return_exceptions=True)
+    async def _ask(self, ref: ModelRef) -> tuple[list[tuple[Lender, Offer]], list[str]]:
+        lenders = self._lenders()
+        answers = await asyncio.gather(*(lender.find(ref) for lender in lenders), return_exceptions=True)
         offers, unreachable = [], []
-        for peer, answer in zip(self._peers, answers, strict=True):
+        for peer, answer in zip(lenders, answers, strict=True):
             if isinstance(answer, Offer):
                 offers.append((peer, answer))
             elif isinstance(answer, Error):
@@ -213,7 +236,7 @@ class Supply:
         return offers, unreachable
 
 
-def _holders(offers: Sequence[tuple[Peer, Offer]]) -> tuple[Holder, ...]:
+def _holders(offers: Sequence[tuple[Lender, Offer]]) -> tuple[Holder, ...]:
     # What a node calls itself is its own word: two that say the same are told apart by address.
     said = Counter(offer.node for _, offer in offers)
     return tuple(Holder(peer, o.node if said[o.node] == 1 and o.node else peer.address) for peer, o in offers)

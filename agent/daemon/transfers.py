@@ -42,6 +42,11 @@ class Transfers:
         running = [replace(view, seconds=now - begun) for view, begun in self._running.values()]
         return (*reversed(running), *reversed(self._finished))
 
+    def pace(self) -> float:
+        """Return the bytes a second at which running pulls bring bytes here, each since its start."""
+        running = (one for one in self.list() if one.state == "running" and one.kind == "pull")
+        return sum(one.progress.done_bytes / one.seconds for one in running if one.seconds > 0)
+
     @contextmanager
     def record(
         self, model: str, image_id: str, kind: str, emit: Emit

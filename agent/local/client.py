@@ -14,10 +14,10 @@ from typing import Any, Self, TypeVar
 from grpc import aio
 
 from agent.errors import NotAllowedError, UnreachableError
-from agent.limits import LONG_CALL_S, SHORT_CALL_S, STOP_CALL_S
+from agent.limits import LONG_CALL_S, REFRESH_CALL_S, SHORT_CALL_S, STOP_CALL_S
 from agent.local import views
 from agent.paths import Paths
-from agent.rpc import convert
+from agent.rpc import convert, convert_federation
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import local_error
 from agent.rpc.pyrdma_pb2_grpc import OperatorStub
@@ -70,6 +70,29 @@ class AgentClient:
         answer = await self._answer(self._stub.ListTransfers(request, timeout=SHORT_CALL_S))
         return tuple(map(convert.transfer_from, answer.transfers))
 
+    async def federation(self) -> views.FederationView:
+        """Return this node's place in its site, and its site's in the consortium."""
+        request = pb.GetFederationRequest()
+        answer = await self._answer(self._stub.GetFederation(request, timeout=SHORT_CALL_S))
+        return convert_federation.federation_from(answer)
+
+    async def refresh(self) -> views.FederationView:
+        """Have the registry read now; return what is known then."""
+        request = pb.RefreshRegistryRequest()
+        answer = await self._answer(self._stub.RefreshRegistry(request, timeout=REFRESH_CALL_S))
+        return convert_federation.federation_from(answer)
+
+    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> views.InviteView:
+        """Make an invite for a node of this site."""
+        request = pb.CreateInviteRequest(node=node, lifetime_s=lifetime_s, cidr=cidr)
+        answer = await self._answer(self._stub.CreateInvite(request, timeout=SHORT_CALL_S))
+        return views.InviteView(answer.invite, answer.expires_at)
+
+    async def leave_site(self, node: str) -> str:
+        """Let this node, or at the gateway another one, leave the site; return a sentence about it."""
+        request = pb.LeaveSiteRequest(node=node)
+        return str((await self._answer(self._stub.LeaveSite(request, timeout=STOP_CALL_S))).sentence)
+
     async def publish(
         self, folder: Path, name: str, *, timeout_s: float = LONG_CALL_S
     ) -> AsyncIterator[views.PublishEvent]:
@@ -80,9 +103,11 @@ class AgentClient:
         async for event in events:
             yield event
 
-    async def run(self, model: str, *, timeout_s: float = LONG_CALL_S) -> AsyncIterator[views.RunEvent]:
+    async def run(
+        self, model: str, *, site: str = "", node: str = "", timeout_s: float = LONG_CALL_S
+    ) -> AsyncIterator[views.RunEvent]:
         """Start a model; yields notes, progress and phases, last the lease. Ending early calls it off."""
-        call = self._stub.Run(pb.RunRequest(model=model), timeout=timeout_s)
+        call = self._stub.Run(pb.RunRequest(model=model, site=site, node=node), timeout=timeout_s)
         events: AsyncIterator[views.RunEvent] = self._events(call, convert.run_event_from)
         async for event in events:
             yield event

@@ -104,6 +104,7 @@ class StatusView:
     peers: tuple[PeerView, ...]
     leases: int
     state_fault: str
+    donates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,10 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class LeaseView:
-    """One lease, running or ended."""
+    """One lease, running or ended.
+
+    ``donor`` is the ``SITE/NODE`` where it runs, ``borrower`` the one that uses it; empty: this node.
+    """
 
     id: str
     model: str
@@ -134,6 +138,8 @@ class LeaseView:
     reason: str
     port: int | None
     pid: int | None
+    donor: str = ""
+    borrower: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,16 @@ class StartView:
     verified: bool
     phases: tuple[PhaseView, ...]
     sources: tuple[SourceView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedView:
+    """A lease that its donor has committed; nothing of it has started yet."""
+
+    lease_id: str
+    ttl_s: float
+    site: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +254,14 @@ class SiteView:
 
 
 @dataclass(frozen=True, slots=True)
+class InviteView:
+    """An invite, shown once; ``expires_at`` is a Unix time."""
+
+    text: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryView:
     """The signed registry as this node last believed it: ``state`` is ``fresh``, ``stale``, ``local``, ``none``."""
 
@@ -264,5 +288,5 @@ class FederationView:
     nodes: tuple[NodeView, ...]
 
 
-RunEvent = NoteView | ProgressView | PhaseView | GrantedView
+RunEvent = NoteView | ProgressView | PhaseView | AcceptedView | GrantedView
 PublishEvent = NoteView | ProgressView | PublishedView

@@ -74,6 +74,7 @@ def status_to(view: views.StatusView) -> pb.GetStatusResponse:
         ],
         leases=view.leases,
         state_fault=view.state_fault,
+        donates=view.donates,
     )
 
 
@@ -101,6 +102,7 @@ def status_from(message: pb.GetStatusResponse) -> views.StatusView:
         ),
         leases=message.leases,
         state_fault=message.state_fault,
+        donates=message.donates,
     )
 
 
@@ -146,6 +148,8 @@ def lease_to(view: views.LeaseView) -> pb.Lease:
         reason=view.reason,
         port=view.port or 0,
         pid=view.pid or 0,
+        donor=view.donor,
+        borrower=view.borrower,
     )
 
 
@@ -161,6 +165,8 @@ def lease_from(message: pb.Lease) -> views.LeaseView:
         reason=message.reason,
         port=message.port or None,
         pid=message.pid or None,
+        donor=message.donor,
+        borrower=message.borrower,
     )
 
 
@@ -244,6 +250,9 @@ def run_event_to(event: views.RunEvent) -> pb.RunEvent:
         return pb.RunEvent(progress=progress_to(event))
     if isinstance(event, views.PhaseView):
         return pb.RunEvent(phase=pb.Phase(name=event.name, seconds=event.seconds))
+    if isinstance(event, views.AcceptedView):
+        accepted = pb.Accepted(lease_id=event.lease_id, ttl_s=event.ttl_s, site=event.site, node=event.node)
+        return pb.RunEvent(accepted=accepted)
     start = event.start
     return pb.RunEvent(
         granted=pb.Granted(
@@ -273,6 +282,9 @@ def run_event_from(message: pb.RunEvent) -> views.RunEvent | None:
         return progress_from(message.progress)
     if kind == "phase":
         return phase_from(message.phase)
+    if kind == "accepted":
+        accepted = message.accepted
+        return views.AcceptedView(accepted.lease_id, accepted.ttl_s, accepted.site, accepted.node)
     if kind == "granted":
         granted, start = message.granted, message.granted.start
         return views.GrantedView(

@@ -1,7 +1,7 @@
 """Errors across a gRPC call: the same code, sentence and fix on both sides.
 
 The status comes from ``agent.error_table``; the rest travels as an ``ErrorDetail`` in trailing metadata, cut
-to what metadata may hold. What is no ``Error`` of ours is a defect: it is logged here with its traceback, and
+to what metadata may hold. What is no error of ours is a defect: it is logged here with its traceback, and
 the caller hears only that.
 """
 
@@ -18,10 +18,11 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from agent.error_table import from_code, row_of
-from agent.errors import DeadlineError, InternalError, PeerNodeError, UnreachableError
+from agent.errors import DeadlineError, InternalError, PeerNodeError, Reported, UnreachableError
 from agent.limits import MAX_ERROR_TEXT_BYTES
 from agent.rpc.pyrdma_pb2 import ErrorDetail
 from agent.text import printable
+from federation.errors import FederationError
 from pyrdma.errors import Error
 
 _log = logging.getLogger(__name__)
@@ -36,18 +37,19 @@ async def answering(context: Context, limit_s: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(limit_s):
             yield
-    except Error as error:
-        await _abort(context, error)
+    except Reported as error:
+        await abort(context, error)
     except TimeoutError:
-        await _abort(context, DeadlineError(f"the agent did not finish within {limit_s:.0f} s."))
+        await abort(context, DeadlineError(f"the agent did not finish within {limit_s:.0f} s."))
     except (aio.AbortError, asyncio.CancelledError, GeneratorExit):
         raise
     except Exception:  # noqa: BLE001 - the edge: a defect must not end the connection without a sentence
         _log.exception("a call failed by a defect of the agent")
-        await _abort(context, InternalError("the agent failed by a defect of its own.", fix="see its log"))
+        await abort(context, InternalError("the agent failed by a defect of its own.", fix="see its log"))
 
 
-async def _abort(context: Context, error: Error) -> None:
+async def abort(context: Context, error: Error | FederationError) -> None:
+    """End a call with the error's status, and its code, sentence and fix beside it."""
     message = printable(error.message, MAX_ERROR_TEXT_BYTES)
     detail = ErrorDetail(code=error.code, message=message, fix=printable(error.fix, MAX_ERROR_TEXT_BYTES))
     await context.abort(
@@ -57,7 +59,7 @@ async def _abort(context: Context, error: Error) -> None:
     )
 
 
-def local_error(error: aio.AioRpcError, socket: str) -> Error:
+def local_error(error: aio.AioRpcError, socket: str) -> Error | FederationError:
     """Return the agent's own error that a call over the local socket ended with."""
     detail = _detail(error)
     if detail is not None:
@@ -75,6 +77,12 @@ def local_error(error: aio.AioRpcError, socket: str) -> Error:
             "the running agent does not know this call.", fix="restart it: it is older than this command"
         )
     return InternalError(f"the call to the agent failed ({status.name}: {_text(error)}).", fix="see its log")
+
+
+def detailed_error(error: aio.AioRpcError) -> Error | FederationError | None:
+    """Return the error that the other side described, or nothing if it described none."""
+    detail = _detail(error)
+    return None if detail is None else from_code(detail.code, detail.message, detail.fix)
 
 
 def peer_error(error: aio.AioRpcError, peer: str) -> PeerNodeError:

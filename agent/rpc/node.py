@@ -1,72 +1,120 @@
 """The Node service: what other nodes of the site may ask.
 
-Every field comes from a peer and is checked here.
+Over the network each call has proven a node of this site. Over ``node.sock`` nobody has proven anything:
+there only what is lent can be asked.
 """
 
 # ruff: noqa: N802, ARG002 - the protocol file names the methods, gRPC their arguments
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from agent import __version__
+from agent.daemon.faces import MemberFace, Wish
 from agent.daemon.parts import NodeFace
-from agent.errors import RequestError
-from agent.limits import LONG_CALL_S, MANIFEST_CALL_S, MANIFEST_CHUNK_BYTES, PEER_CALL_S
-from agent.resolve import ModelRef, check_name
+from agent.limits import (
+    LONG_CALL_S,
+    MAX_NAME_CHARS,
+    MAX_REASON_BYTES,
+    PEER_CALL_S,
+    REPORT_CALL_S,
+    STOP_CALL_S,
+)
+from agent.local.views import RunEvent
+from agent.resolve import parse_ref
+from agent.rpc import convert, convert_federation, convert_site
 from agent.rpc import pyrdma_pb2 as pb
+from agent.rpc.calls import LeaseCalls, LendingCalls
 from agent.rpc.errors import Context, answering
+from agent.rpc.identity import caller
 from agent.rpc.pyrdma_pb2_grpc import NodeServicer
-from pyrdma.image.manifest import ImageId
-from pyrdma.limits import MAX_LANE_ADDRESS_BYTES
+from agent.rpc.streams import Work, stream_of
+from agent.text import printable
+from federation.identity.names import check_label
 
 
-class NodeService(NodeServicer):
-    """Answers peers."""
+class LendingService(LendingCalls, NodeServicer):
+    """The Node service on a socket that proves nobody's identity."""
 
-    def __init__(self, node: NodeFace) -> None:
-        self._node = node
+    def __init__(self, lends: NodeFace) -> None:
+        self._lends = lends
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         """Return who this is."""
         async with answering(context, PEER_CALL_S):
-            return pb.DescribeResponse(name=self._node.name, version=__version__)
+            return pb.DescribeResponse(name=self._lends.name, version=__version__)
 
-    async def FindImage(self, request: pb.FindImageRequest, context: Context) -> pb.FindImageResponse:
-        """Say whether the image asked for is whole in memory here."""
-        async with answering(context, PEER_CALL_S):
-            ref = ModelRef(check_name(request.name), None) if request.name else None
-            image_id = ImageId(request.image_id) if request.image_id else None
-            found = await self._node.find_image(ref, image_id)
-            if found is None:
-                return pb.FindImageResponse(found=False)
-            image, size = found
-            return pb.FindImageResponse(
-                found=True, image_id=bytes(image), total_bytes=size, node=self._node.name
+
+class NodeService(LeaseCalls, LendingService):
+    """The Node service over the network."""
+
+    def __init__(self, lends: NodeFace, member: MemberFace) -> None:
+        super().__init__(lends)
+        self._member = member
+        self._leases = member
+
+    async def Report(self, request: pb.ReportRequest, context: Context) -> pb.ReportResponse:
+        """Take a node's word on itself."""
+        async with answering(context, REPORT_CALL_S):
+            left = await self._member.report(convert_site.report_from(request), caller())
+            return pb.ReportResponse(
+                leases=[pb.LeaseTime(lease_id=one, remaining_s=seconds) for one, seconds in left.items()]
             )
 
-    async def GetManifest(
-        self, request: pb.GetManifestRequest, context: Context
-    ) -> AsyncIterator[pb.ManifestChunk]:
-        """Send a manifest in parts."""
-        async with answering(context, MANIFEST_CALL_S):
-            data = (await self._node.manifest_of(ImageId(request.image_id))).encode()
-            for at in range(0, len(data), MANIFEST_CHUNK_BYTES):
-                yield pb.ManifestChunk(data=data[at : at + MANIFEST_CHUNK_BYTES])
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, context: Context
+    ) -> pb.RenewCertificateResponse:
+        """Give a node of the site a new certificate."""
+        async with answering(context, PEER_CALL_S):
+            certificate = await self._member.renew_certificate(request.csr, caller())
+            return pb.RenewCertificateResponse(certificate=certificate)
 
-    async def OpenSource(
-        self, request: pb.OpenSourceRequest, context: Context
-    ) -> AsyncIterator[pb.OpenSourceResponse]:
-        """Keep a source open until the peer ends the call, or its deadline does."""
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+        """Strike the calling node off the list."""
+        async with answering(context, PEER_CALL_S):
+            await self._member.leave(caller())
+            return pb.LeaveResponse()
+
+    async def GetFederation(self, request: pb.GetFederationRequest, context: Context) -> pb.Federation:
+        """Return the site's view of itself and the consortium."""
+        async with answering(context, PEER_CALL_S):
+            return convert_federation.federation_to(await self._member.federation())
+
+    async def Borrow(self, request: pb.RunRequest, context: Context) -> AsyncIterator[pb.RunEvent]:
+        """Get a lease for a node of the site."""
         async with answering(context, LONG_CALL_S):
-            if request.lane != "ucx":
-                raise RequestError("this node lends over the lane ucx only.")
-            if not 0 < len(request.address) <= MAX_LANE_ADDRESS_BYTES:
-                raise RequestError("a lane's address has 1 to 16384 bytes.")
-            lent = self._node.lend(ImageId(request.image_id), request.address)
-            async with aclosing(lent) as grants:
-                async for grant in grants:
-                    yield pb.OpenSourceResponse(session=grant.session, lane=grant.lane, address=grant.address)
-                    await asyncio.Event().wait()  # the end of the call cancels this
+            wish, who = wish_from(request), caller()
+            work: Work[RunEvent] = lambda emit: self._member.borrow(wish, who, emit)  # noqa: E731
+            async with aclosing(stream_of(work)) as events:
+                async for event in events:
+                    yield convert.run_event_to(event)
+
+    async def StartRunner(
+        self, request: pb.StartRunnerRequest, context: Context
+    ) -> AsyncIterator[pb.RunEvent]:
+        """Run a lease here; only the gateway gets this far."""
+        async with answering(context, LONG_CALL_S):
+            order = convert_site.order_from(request)
+            work: Work[RunEvent] = lambda emit: self._member.start_runner(order, emit)  # noqa: E731
+            async with aclosing(stream_of(work)) as events:
+                async for event in events:
+                    yield convert.run_event_to(event)
+
+    async def StopRunner(self, request: pb.StopRunnerRequest, context: Context) -> pb.StopRunnerResponse:
+        """End a lease that runs here; only the gateway gets this far."""
+        async with answering(context, STOP_CALL_S):
+            reason = printable(request.reason, MAX_REASON_BYTES)
+            await self._member.stop_runner(convert_site.check_id(request.lease_id), reason)
+            return pb.StopRunnerResponse()
+
+
+def wish_from(request: pb.RunRequest) -> Wish:
+    """Return what somebody asks to run. Raises Error, FederationError."""
+    parse_ref(printable(request.model, 2 * MAX_NAME_CHARS))
+    return Wish(
+        request.model,
+        check_label(request.site, "site") if request.site else "",
+        check_label(request.node, "node") if request.node else "",
+    )

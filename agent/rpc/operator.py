@@ -13,11 +13,12 @@ from pathlib import Path
 
 from agent.daemon.node import Node
 from agent.errors import NotAllowedError
-from agent.limits import LONG_CALL_S, SHORT_CALL_S, STOP_CALL_S
+from agent.limits import LONG_CALL_S, REFRESH_CALL_S, SHORT_CALL_S, STOP_CALL_S
 from agent.local.views import PublishEvent, RunEvent
-from agent.rpc import convert
+from agent.rpc import convert, convert_federation
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import Context, answering
+from agent.rpc.node import wish_from
 from agent.rpc.pyrdma_pb2_grpc import OperatorServicer
 from agent.rpc.streams import Work, stream_of
 
@@ -57,6 +58,32 @@ class Operator(OperatorServicer):
         async with answering(context, SHORT_CALL_S):
             return pb.ListTransfersResponse(transfers=map(convert.transfer_to, self._node.transfers()))
 
+    async def GetFederation(self, request: pb.GetFederationRequest, context: Context) -> pb.Federation:
+        """Return this node's place in its site, and its site's in the consortium."""
+        async with answering(context, SHORT_CALL_S):
+            return convert_federation.federation_to(await self._node.federation())
+
+    async def RefreshRegistry(self, request: pb.RefreshRegistryRequest, context: Context) -> pb.Federation:
+        """Read the registry now."""
+        async with answering(context, REFRESH_CALL_S):
+            self._refuse_viewers()
+            return convert_federation.federation_to(await self._node.refresh())
+
+    async def CreateInvite(
+        self, request: pb.CreateInviteRequest, context: Context
+    ) -> pb.CreateInviteResponse:
+        """Make an invite."""
+        async with answering(context, SHORT_CALL_S):
+            self._refuse_viewers()
+            made = await self._node.create_invite(request.node, request.lifetime_s, request.cidr)
+            return pb.CreateInviteResponse(invite=made.text, expires_at=made.expires_at)
+
+    async def LeaveSite(self, request: pb.LeaveSiteRequest, context: Context) -> pb.LeaveSiteResponse:
+        """Let this node, or at the gateway another one, leave the site."""
+        async with answering(context, STOP_CALL_S):
+            self._refuse_viewers()
+            return pb.LeaveSiteResponse(sentence=await self._node.leave(request.node))
+
     async def Publish(self, request: pb.PublishRequest, context: Context) -> AsyncIterator[pb.PublishEvent]:
         """Publish a folder and say how far it is."""
         async with answering(context, LONG_CALL_S):
@@ -71,7 +98,8 @@ class Operator(OperatorServicer):
         """Start a model and say how far it is."""
         async with answering(context, LONG_CALL_S):
             self._refuse_viewers()
-            work: Work[RunEvent] = lambda emit: self._node.run(request.model, emit)  # noqa: E731
+            wish = wish_from(request)
+            work: Work[RunEvent] = lambda emit: self._node.run(wish, emit)  # noqa: E731
             async with aclosing(stream_of(work)) as events:
                 async for event in events:
                     yield convert.run_event_to(event)

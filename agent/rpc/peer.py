@@ -1,9 +1,10 @@
-"""Another node's agent, as gRPC reaches it; what it sends is checked before anything uses it."""
+"""Another agent that may hold images, as gRPC reaches it; what it sends is checked before anything uses it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from grpc import aio
 
@@ -30,42 +31,35 @@ def check_peer_address(address: str) -> str:
     if not address.startswith("unix:/"):
         raise RequestError(
             f"the peer address {address!r} is no unix:PATH.",
-            fix="name the other agent's node.sock, such as unix:/run/pyrdma-agent/node.sock",
+            fix="name the other agent's node.sock, such as unix:/run/pyrdma-agent/node.sock; "
+            "nodes of other machines join the site instead",
         )
     return address
 
 
-class PeerClient:
-    """One static peer; keeps one connection, which gRPC opens again when it broke."""
+class LenderClient:
+    """What an agent lends, asked through a stub of the Node or of the Site service: both have these calls.
 
-    def __init__(self, address: str) -> None:
-        self.address = check_peer_address(address)
-        # A long pause between dials would hide a peer that has just come up.
-        options = (*OPTIONS, ("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1))
-        self._channel = aio.insecure_channel(address, options=options)
-        self._stub = NodeStub(self._channel)  # type: ignore[no-untyped-call]
+    Args:
+        address: what errors and lists call it.
+        stub: the stub to use now; a channel may have been replaced since the last call.
+        name: whose name its image goes by, where the agent's own word does not count.
+    """
 
-    async def close(self) -> None:
-        """Let go of the connection."""
-        await self._channel.close(None)
-
-    async def describe(self) -> str:
-        """Return the node's name. Raises PeerNodeError."""
-        try:
-            answer = await self._stub.Describe(pb.DescribeRequest(), timeout=PEER_CALL_S)
-        except aio.AioRpcError as error:
-            raise peer_error(error, self.address) from error
-        return printable(answer.name, MAX_NAME_CHARS)
+    def __init__(self, address: str, stub: Callable[[], Any], name: str = "") -> None:
+        self.address = address
+        self._stub = stub
+        self._name = name
 
     async def find(self, ref: ModelRef) -> Offer | None:
-        """Return what the node has in memory under the reference; an empty name asks by id alone.
+        """Return what it has in memory under the reference; an empty name asks by id alone.
 
         Raises:
             PeerNodeError: no answer, or one that breaks the protocol.
         """
         request = pb.FindImageRequest(name="" if ref.image_id else ref.name, image_id=ref.image_id or b"")
         try:
-            answer = await self._stub.FindImage(request, timeout=PEER_CALL_S)
+            answer = await self._stub().FindImage(request, timeout=PEER_CALL_S)
         except aio.AioRpcError as error:
             raise peer_error(error, self.address) from error
         if not answer.found:
@@ -74,7 +68,8 @@ class PeerClient:
             image_id = ImageId(answer.image_id)
         except Error as error:
             raise PeerNodeError(f"the peer {self.address} sent what is no image id.") from error
-        return Offer(self.address, image_id, answer.total_bytes, printable(answer.node, MAX_NAME_CHARS))
+        node = self._name or printable(answer.node, MAX_NAME_CHARS)
+        return Offer(self.address, image_id, answer.total_bytes, node)
 
     async def manifest(self, image_id: ImageId) -> Manifest:
         """Return the image's manifest, checked by its id.
@@ -85,7 +80,7 @@ class PeerClient:
         """
         data = bytearray()
         request = pb.GetManifestRequest(image_id=bytes(image_id))
-        call = self._stub.GetManifest(request, timeout=MANIFEST_CALL_S)
+        call = self._stub().GetManifest(request, timeout=MANIFEST_CALL_S)
         try:
             async for chunk in call:
                 data += chunk.data
@@ -106,7 +101,7 @@ class PeerClient:
             PeerNodeError: the peer refuses or cannot be reached.
         """
         request = pb.OpenSourceRequest(image_id=bytes(image_id), lane="ucx", address=lane_address)
-        call = self._stub.OpenSource(request, timeout=limit_s)
+        call = self._stub().OpenSource(request, timeout=limit_s)
         try:
             answer = await call.read()
         except aio.AioRpcError as error:
@@ -117,3 +112,26 @@ class PeerClient:
             yield SourceGrant(answer.session, printable(answer.lane, 16), answer.address)
         finally:
             call.cancel()
+
+
+class PeerClient(LenderClient):
+    """One static peer of this machine; keeps one connection, which gRPC opens again when it broke."""
+
+    def __init__(self, address: str) -> None:
+        # A long pause between dials would hide a peer that has just come up.
+        options = (*OPTIONS, ("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1))
+        self._channel = aio.insecure_channel(check_peer_address(address), options=options)
+        stub = NodeStub(self._channel)  # type: ignore[no-untyped-call]
+        super().__init__(address, lambda: stub)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._channel.close(None)
+
+    async def describe(self) -> str:
+        """Return the node's name. Raises PeerNodeError."""
+        try:
+            answer = await self._stub().Describe(pb.DescribeRequest(), timeout=PEER_CALL_S)
+        except aio.AioRpcError as error:
+            raise peer_error(error, self.address) from error
+        return printable(answer.name, MAX_NAME_CHARS)

@@ -21,7 +21,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("name", "version", "uptime_s", "pid", "cache", "spares", "peers", "leases", "state_fault")
+    __slots__ = ("name", "version", "uptime_s", "pid", "cache", "spares", "peers", "leases", "state_fault", "donates")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class GetStatusResponse(_message.Message):
     PEERS_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     STATE_FAULT_FIELD_NUMBER: _ClassVar[int]
+    DONATES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     uptime_s: float
@@ -40,7 +41,8 @@ class GetStatusResponse(_message.Message):
     peers: _containers.RepeatedCompositeFieldContainer[PeerState]
     leases: int
     state_fault: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., pid: _Optional[int] = ..., cache: _Optional[_Union[CacheState, _Mapping]] = ..., spares: _Optional[_Union[SpareState, _Mapping]] = ..., peers: _Optional[_Iterable[_Union[PeerState, _Mapping]]] = ..., leases: _Optional[int] = ..., state_fault: _Optional[str] = ...) -> None: ...
+    donates: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., pid: _Optional[int] = ..., cache: _Optional[_Union[CacheState, _Mapping]] = ..., spares: _Optional[_Union[SpareState, _Mapping]] = ..., peers: _Optional[_Iterable[_Union[PeerState, _Mapping]]] = ..., leases: _Optional[int] = ..., state_fault: _Optional[str] = ..., donates: _Optional[bool] = ...) -> None: ...
 
 class CacheState(_message.Message):
     __slots__ = ("up", "pid", "budget_bytes", "used_bytes", "faulted_bytes", "restarts", "last_fault", "workers")
@@ -139,7 +141,7 @@ class ListLeasesResponse(_message.Message):
     def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("id", "model", "image_id", "state", "created_at", "ended_at", "reason", "port", "pid")
+    __slots__ = ("id", "model", "image_id", "state", "created_at", "ended_at", "reason", "port", "pid", "donor", "borrower")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +151,8 @@ class Lease(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    DONOR_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     image_id: bytes
@@ -158,7 +162,9 @@ class Lease(_message.Message):
     reason: str
     port: int
     pid: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., port: _Optional[int] = ..., pid: _Optional[int] = ...) -> None: ...
+    donor: str
+    borrower: str
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., port: _Optional[int] = ..., pid: _Optional[int] = ..., donor: _Optional[str] = ..., borrower: _Optional[str] = ...) -> None: ...
 
 class ListTransfersRequest(_message.Message):
     __slots__ = ()
@@ -257,22 +263,40 @@ class Published(_message.Message):
     def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., pieces: _Optional[int] = ..., tensors: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ..., replaced: _Optional[bytes] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "site", "node")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    site: str
+    node: str
+    def __init__(self, model: _Optional[str] = ..., site: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
 
 class RunEvent(_message.Message):
-    __slots__ = ("note", "progress", "phase", "granted")
+    __slots__ = ("note", "progress", "phase", "granted", "accepted")
     NOTE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     note: str
     progress: Progress
     phase: Phase
     granted: Granted
-    def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ...) -> None: ...
+    accepted: Accepted
+    def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ("lease_id", "ttl_s", "site", "node")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    ttl_s: float
+    site: str
+    node: str
+    def __init__(self, lease_id: _Optional[str] = ..., ttl_s: _Optional[float] = ..., site: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
 
 class Phase(_message.Message):
     __slots__ = ("name", "seconds")
@@ -325,6 +349,416 @@ class StopLeaseResponse(_message.Message):
     LEASE_FIELD_NUMBER: _ClassVar[int]
     lease: Lease
     def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ...) -> None: ...
+
+class GetFederationRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Federation(_message.Message):
+    __slots__ = ("site", "trust_domain", "node", "role", "gateway", "certificate_expires_at", "registry", "sites", "nodes")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    trust_domain: str
+    node: str
+    role: str
+    gateway: str
+    certificate_expires_at: float
+    registry: RegistryState
+    sites: _containers.RepeatedCompositeFieldContainer[SiteState]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeState]
+    def __init__(self, site: _Optional[str] = ..., trust_domain: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., gateway: _Optional[str] = ..., certificate_expires_at: _Optional[float] = ..., registry: _Optional[_Union[RegistryState, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[SiteState, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeState, _Mapping]]] = ...) -> None: ...
+
+class RegistryState(_message.Message):
+    __slots__ = ("consortium", "state", "detail", "sites", "refreshed_at", "expires_at")
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    REFRESHED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    consortium: str
+    state: str
+    detail: str
+    sites: int
+    refreshed_at: float
+    expires_at: float
+    def __init__(self, consortium: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., sites: _Optional[int] = ..., refreshed_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class SiteState(_message.Message):
+    __slots__ = ("name", "trust_domain", "local", "state", "fault", "age_s", "address", "summary")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    trust_domain: str
+    local: bool
+    state: str
+    fault: str
+    age_s: float
+    address: str
+    summary: SiteSummary
+    def __init__(self, name: _Optional[str] = ..., trust_domain: _Optional[str] = ..., local: _Optional[bool] = ..., state: _Optional[str] = ..., fault: _Optional[str] = ..., age_s: _Optional[float] = ..., address: _Optional[str] = ..., summary: _Optional[_Union[SiteSummary, _Mapping]] = ...) -> None: ...
+
+class NodeState(_message.Message):
+    __slots__ = ("name", "address", "role", "state", "age_s", "devices", "images", "transfer_bytes_per_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    role: str
+    state: str
+    age_s: float
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceState]
+    images: int
+    transfer_bytes_per_s: float
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., age_s: _Optional[float] = ..., devices: _Optional[_Iterable[_Union[DeviceState, _Mapping]]] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ...) -> None: ...
+
+class DeviceState(_message.Message):
+    __slots__ = ("id", "kind", "memory_bytes", "state", "lease", "borrower")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    memory_bytes: int
+    state: str
+    lease: str
+    borrower: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., state: _Optional[str] = ..., lease: _Optional[str] = ..., borrower: _Optional[str] = ...) -> None: ...
+
+class CreateInviteRequest(_message.Message):
+    __slots__ = ("node", "lifetime_s", "cidr")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    CIDR_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    lifetime_s: float
+    cidr: str
+    def __init__(self, node: _Optional[str] = ..., lifetime_s: _Optional[float] = ..., cidr: _Optional[str] = ...) -> None: ...
+
+class CreateInviteResponse(_message.Message):
+    __slots__ = ("invite", "expires_at")
+    INVITE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    invite: str
+    expires_at: float
+    def __init__(self, invite: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class LeaveSiteRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class LeaveSiteResponse(_message.Message):
+    __slots__ = ("sentence",)
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    sentence: str
+    def __init__(self, sentence: _Optional[str] = ...) -> None: ...
+
+class RefreshRegistryRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ChallengeRequest(_message.Message):
+    __slots__ = ("client_nonce",)
+    CLIENT_NONCE_FIELD_NUMBER: _ClassVar[int]
+    client_nonce: bytes
+    def __init__(self, client_nonce: _Optional[bytes] = ...) -> None: ...
+
+class ChallengeResponse(_message.Message):
+    __slots__ = ("server_nonce", "server_time")
+    SERVER_NONCE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
+    server_nonce: bytes
+    server_time: float
+    def __init__(self, server_nonce: _Optional[bytes] = ..., server_time: _Optional[float] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("token_id", "node", "client_nonce", "server_nonce", "csr", "proof")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NONCE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_NONCE_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    token_id: bytes
+    node: str
+    client_nonce: bytes
+    server_nonce: bytes
+    csr: bytes
+    proof: bytes
+    def __init__(self, token_id: _Optional[bytes] = ..., node: _Optional[str] = ..., client_nonce: _Optional[bytes] = ..., server_nonce: _Optional[bytes] = ..., csr: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("certificate", "gateway_node", "gateway_address")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_NODE_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    gateway_node: str
+    gateway_address: str
+    def __init__(self, certificate: _Optional[bytes] = ..., gateway_node: _Optional[str] = ..., gateway_address: _Optional[str] = ...) -> None: ...
+
+class DescribeSiteRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SiteSummary(_message.Message):
+    __slots__ = ("site", "version", "devices", "leased", "nodes", "images", "transfer_bytes_per_s")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    LEASED_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    version: str
+    devices: int
+    leased: int
+    nodes: int
+    images: int
+    transfer_bytes_per_s: float
+    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ...) -> None: ...
+
+class AskOfferRequest(_message.Message):
+    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_NODE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    image_id: bytes
+    total_bytes: int
+    devices: int
+    node: str
+    borrower_node: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ...) -> None: ...
+
+class OfferReply(_message.Message):
+    __slots__ = ("offer", "refusal")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    offer: LeaseOffer
+    refusal: Refusal
+    def __init__(self, offer: _Optional[_Union[LeaseOffer, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class LeaseOffer(_message.Message):
+    __slots__ = ("offer_id", "ttl_s", "node", "warm")
+    OFFER_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    WARM_FIELD_NUMBER: _ClassVar[int]
+    offer_id: str
+    ttl_s: float
+    node: str
+    warm: bool
+    def __init__(self, offer_id: _Optional[str] = ..., ttl_s: _Optional[float] = ..., node: _Optional[str] = ..., warm: _Optional[bool] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("code", "sentence", "fix", "terminal")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    FIX_FIELD_NUMBER: _ClassVar[int]
+    TERMINAL_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    sentence: str
+    fix: str
+    terminal: bool
+    def __init__(self, code: _Optional[str] = ..., sentence: _Optional[str] = ..., fix: _Optional[str] = ..., terminal: _Optional[bool] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("offer_id",)
+    OFFER_ID_FIELD_NUMBER: _ClassVar[int]
+    offer_id: str
+    def __init__(self, offer_id: _Optional[str] = ...) -> None: ...
+
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("lease_id",)
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    def __init__(self, lease_id: _Optional[str] = ...) -> None: ...
+
+class RenewLeaseResponse(_message.Message):
+    __slots__ = ("ttl_s",)
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    ttl_s: float
+    def __init__(self, ttl_s: _Optional[float] = ...) -> None: ...
+
+class ReleaseLeaseRequest(_message.Message):
+    __slots__ = ("lease_id", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReleaseLeaseResponse(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class AttendLeaseRequest(_message.Message):
+    __slots__ = ("lease_id",)
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    def __init__(self, lease_id: _Optional[str] = ...) -> None: ...
+
+class LeaseNews(_message.Message):
+    __slots__ = ("ended", "reason")
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ended: bool
+    reason: str
+    def __init__(self, ended: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RelayData(_message.Message):
+    __slots__ = ("lease_id", "data", "end")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    data: bytes
+    end: bool
+    def __init__(self, lease_id: _Optional[str] = ..., data: _Optional[bytes] = ..., end: _Optional[bool] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("address", "devices", "images", "leases", "spares_ready", "transfer_bytes_per_s", "donating", "ended")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    SPARES_READY_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    DONATING_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    devices: _containers.RepeatedCompositeFieldContainer[ReportedDevice]
+    images: _containers.RepeatedCompositeFieldContainer[ReportedImage]
+    leases: _containers.RepeatedScalarFieldContainer[str]
+    spares_ready: int
+    transfer_bytes_per_s: float
+    donating: bool
+    ended: _containers.RepeatedCompositeFieldContainer[EndedLease]
+    def __init__(self, address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[ReportedDevice, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[ReportedImage, _Mapping]]] = ..., leases: _Optional[_Iterable[str]] = ..., spares_ready: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., donating: _Optional[bool] = ..., ended: _Optional[_Iterable[_Union[EndedLease, _Mapping]]] = ...) -> None: ...
+
+class EndedLease(_message.Message):
+    __slots__ = ("lease_id", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReportedDevice(_message.Message):
+    __slots__ = ("id", "kind", "memory_bytes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    memory_bytes: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ReportedImage(_message.Message):
+    __slots__ = ("image_id", "total_bytes", "whole", "names")
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    image_id: bytes
+    total_bytes: int
+    whole: bool
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., whole: _Optional[bool] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReportResponse(_message.Message):
+    __slots__ = ("leases",)
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedCompositeFieldContainer[LeaseTime]
+    def __init__(self, leases: _Optional[_Iterable[_Union[LeaseTime, _Mapping]]] = ...) -> None: ...
+
+class LeaseTime(_message.Message):
+    __slots__ = ("lease_id", "remaining_s")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    remaining_s: float
+    def __init__(self, lease_id: _Optional[str] = ..., remaining_s: _Optional[float] = ...) -> None: ...
+
+class RenewCertificateRequest(_message.Message):
+    __slots__ = ("csr",)
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    csr: bytes
+    def __init__(self, csr: _Optional[bytes] = ...) -> None: ...
+
+class RenewCertificateResponse(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StartRunnerRequest(_message.Message):
+    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    model: str
+    image_id: bytes
+    ttl_s: float
+    borrower: str
+    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ...) -> None: ...
+
+class StopRunnerRequest(_message.Message):
+    __slots__ = ("lease_id", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class StopRunnerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ()

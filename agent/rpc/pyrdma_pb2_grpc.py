@@ -56,6 +56,11 @@ class OperatorStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListTransfersRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListTransfersResponse.FromString,
                 _registered_method=True)
+        self.GetFederation = channel.unary_unary(
+                '/pyrdma.v1.Operator/GetFederation',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+                _registered_method=True)
         self.Publish = channel.unary_stream(
                 '/pyrdma.v1.Operator/Publish',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.PublishRequest.SerializeToString,
@@ -70,6 +75,21 @@ class OperatorStub:
                 '/pyrdma.v1.Operator/StopLease',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseResponse.FromString,
+                _registered_method=True)
+        self.CreateInvite = channel.unary_unary(
+                '/pyrdma.v1.Operator/CreateInvite',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.CreateInviteRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CreateInviteResponse.FromString,
+                _registered_method=True)
+        self.LeaveSite = channel.unary_unary(
+                '/pyrdma.v1.Operator/LeaveSite',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveSiteRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveSiteResponse.FromString,
+                _registered_method=True)
+        self.RefreshRegistry = channel.unary_unary(
+                '/pyrdma.v1.Operator/RefreshRegistry',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
                 _registered_method=True)
 
 
@@ -102,6 +122,12 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFederation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Publish(self, request, context):
         """The calls below change something; the view socket refuses them.
         """
@@ -116,6 +142,24 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateInvite(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveSite(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshRegistry(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +188,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListTransfersRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListTransfersResponse.SerializeToString,
             ),
+            'GetFederation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFederation,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
             'Publish': grpc.unary_stream_rpc_method_handler(
                     servicer.Publish,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.PublishRequest.FromString,
@@ -158,6 +207,21 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.StopLease,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseResponse.SerializeToString,
+            ),
+            'CreateInvite': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateInvite,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CreateInviteRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.CreateInviteResponse.SerializeToString,
+            ),
+            'LeaveSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveSite,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveSiteRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveSiteResponse.SerializeToString,
+            ),
+            'RefreshRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshRegistry,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -281,6 +345,33 @@ class Operator:
             _registered_method=True)
 
     @staticmethod
+    def GetFederation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/GetFederation',
+            agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Publish(request,
             target,
             options=(),
@@ -361,6 +452,208 @@ class Operator:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def CreateInvite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/CreateInvite',
+            agent_dot_rpc_dot_pyrdma__pb2.CreateInviteRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.CreateInviteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/LeaveSite',
+            agent_dot_rpc_dot_pyrdma__pb2.LeaveSiteRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LeaveSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/RefreshRegistry',
+            agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EnrolmentStub:
+    """---- Enrolment: before a node has an identity; the server alone is known ---------------------------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Challenge = channel.unary_unary(
+                '/pyrdma.v1.Enrolment/Challenge',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeResponse.FromString,
+                _registered_method=True)
+        self.Join = channel.unary_unary(
+                '/pyrdma.v1.Enrolment/Join',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.JoinRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.JoinResponse.FromString,
+                _registered_method=True)
+
+
+class EnrolmentServicer:
+    """---- Enrolment: before a node has an identity; the server alone is known ---------------------------------------
+
+    """
+
+    def Challenge(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Join(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrolmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Challenge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Challenge,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeResponse.SerializeToString,
+            ),
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.JoinRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.JoinResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pyrdma.v1.Enrolment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pyrdma.v1.Enrolment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Enrolment:
+    """---- Enrolment: before a node has an identity; the server alone is known ---------------------------------------
+
+    """
+
+    @staticmethod
+    def Challenge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Enrolment/Challenge',
+            agent_dot_rpc_dot_pyrdma__pb2.ChallengeRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ChallengeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Enrolment/Join',
+            agent_dot_rpc_dot_pyrdma__pb2.JoinRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class NodeStub:
     """---- Node: other nodes of the same site ----------------------------------------------------------------------
@@ -392,6 +685,61 @@ class NodeStub:
                 '/pyrdma.v1.Node/OpenSource',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceResponse.FromString,
+                _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/pyrdma.v1.Node/Report',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ReportRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ReportResponse.FromString,
+                _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/pyrdma.v1.Node/RenewCertificate',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/pyrdma.v1.Node/Leave',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveResponse.FromString,
+                _registered_method=True)
+        self.GetFederation = channel.unary_unary(
+                '/pyrdma.v1.Node/GetFederation',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+                _registered_method=True)
+        self.Borrow = channel.unary_stream(
+                '/pyrdma.v1.Node/Borrow',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+                _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/pyrdma.v1.Node/RenewLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.ReleaseLease = channel.unary_unary(
+                '/pyrdma.v1.Node/ReleaseLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseResponse.FromString,
+                _registered_method=True)
+        self.AttendLease = channel.unary_stream(
+                '/pyrdma.v1.Node/AttendLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.FromString,
+                _registered_method=True)
+        self.StartRunner = channel.unary_stream(
+                '/pyrdma.v1.Node/StartRunner',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.StartRunnerRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+                _registered_method=True)
+        self.StopRunner = channel.unary_unary(
+                '/pyrdma.v1.Node/StopRunner',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerResponse.FromString,
+                _registered_method=True)
+        self.Relay = channel.stream_stream(
+                '/pyrdma.v1.Node/Relay',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
                 _registered_method=True)
 
 
@@ -425,6 +773,75 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """What a node asks its gateway.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewCertificate(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFederation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Borrow(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttendLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRunner(self, request, context):
+        """What a gateway asks its nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopRunner(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Relay(self, request_iterator, context):
+        """Both ways: the bytes of one connection to a lease's runner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -447,6 +864,61 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.OpenSource,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceResponse.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ReportRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ReportResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaveResponse.SerializeToString,
+            ),
+            'GetFederation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFederation,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
+            'Borrow': grpc.unary_stream_rpc_method_handler(
+                    servicer.Borrow,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'ReleaseLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseResponse.SerializeToString,
+            ),
+            'AttendLease': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttendLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.SerializeToString,
+            ),
+            'StartRunner': grpc.unary_stream_rpc_method_handler(
+                    servicer.StartRunner,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StartRunnerRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.SerializeToString,
+            ),
+            'StopRunner': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopRunner,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerResponse.SerializeToString,
+            ),
+            'Relay': grpc.stream_stream_rpc_method_handler(
+                    servicer.Relay,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -559,6 +1031,769 @@ class Node:
             '/pyrdma.v1.Node/OpenSource',
             agent_dot_rpc_dot_pyrdma__pb2.OpenSourceRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.OpenSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/Report',
+            agent_dot_rpc_dot_pyrdma__pb2.ReportRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/RenewCertificate',
+            agent_dot_rpc_dot_pyrdma__pb2.RenewCertificateRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/Leave',
+            agent_dot_rpc_dot_pyrdma__pb2.LeaveRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFederation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/GetFederation',
+            agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Borrow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Node/Borrow',
+            agent_dot_rpc_dot_pyrdma__pb2.RunRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/RenewLease',
+            agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/ReleaseLease',
+            agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttendLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Node/AttendLease',
+            agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRunner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Node/StartRunner',
+            agent_dot_rpc_dot_pyrdma__pb2.StartRunnerRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopRunner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/StopRunner',
+            agent_dot_rpc_dot_pyrdma__pb2.StopRunnerRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.StopRunnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Relay(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pyrdma.v1.Node/Relay',
+            agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SiteStub:
+    """---- Site: gateways of other sites ----------------------------------------------------------------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.DescribeSite = channel.unary_unary(
+                '/pyrdma.v1.Site/DescribeSite',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.DescribeSiteRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.SiteSummary.FromString,
+                _registered_method=True)
+        self.FindImage = channel.unary_unary(
+                '/pyrdma.v1.Site/FindImage',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.FindImageRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.FindImageResponse.FromString,
+                _registered_method=True)
+        self.GetManifest = channel.unary_stream(
+                '/pyrdma.v1.Site/GetManifest',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetManifestRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ManifestChunk.FromString,
+                _registered_method=True)
+        self.OpenSource = channel.unary_stream(
+                '/pyrdma.v1.Site/OpenSource',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceResponse.FromString,
+                _registered_method=True)
+        self.AskOffer = channel.unary_unary(
+                '/pyrdma.v1.Site/AskOffer',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.AskOfferRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OfferReply.FromString,
+                _registered_method=True)
+        self.Commit = channel.unary_stream(
+                '/pyrdma.v1.Site/Commit',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.CommitRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+                _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/pyrdma.v1.Site/RenewLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.ReleaseLease = channel.unary_unary(
+                '/pyrdma.v1.Site/ReleaseLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseResponse.FromString,
+                _registered_method=True)
+        self.AttendLease = channel.unary_stream(
+                '/pyrdma.v1.Site/AttendLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.FromString,
+                _registered_method=True)
+        self.Relay = channel.stream_stream(
+                '/pyrdma.v1.Site/Relay',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+                _registered_method=True)
+
+
+class SiteServicer:
+    """---- Site: gateways of other sites ----------------------------------------------------------------------------
+
+    """
+
+    def DescribeSite(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindImage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetManifest(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenSource(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AskOffer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Commit(self, request, context):
+        """The lease is called off if this call ends before the grant; after it, the lease lives by its time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttendLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Relay(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SiteServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'DescribeSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeSite,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.DescribeSiteRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.SiteSummary.SerializeToString,
+            ),
+            'FindImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindImage,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.FindImageRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.FindImageResponse.SerializeToString,
+            ),
+            'GetManifest': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetManifest,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetManifestRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ManifestChunk.SerializeToString,
+            ),
+            'OpenSource': grpc.unary_stream_rpc_method_handler(
+                    servicer.OpenSource,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSourceResponse.SerializeToString,
+            ),
+            'AskOffer': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskOffer,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.AskOfferRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.OfferReply.SerializeToString,
+            ),
+            'Commit': grpc.unary_stream_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CommitRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'ReleaseLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseResponse.SerializeToString,
+            ),
+            'AttendLease': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttendLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.SerializeToString,
+            ),
+            'Relay': grpc.stream_stream_rpc_method_handler(
+                    servicer.Relay,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pyrdma.v1.Site', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pyrdma.v1.Site', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Site:
+    """---- Site: gateways of other sites ----------------------------------------------------------------------------
+
+    """
+
+    @staticmethod
+    def DescribeSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/DescribeSite',
+            agent_dot_rpc_dot_pyrdma__pb2.DescribeSiteRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.SiteSummary.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/FindImage',
+            agent_dot_rpc_dot_pyrdma__pb2.FindImageRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.FindImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Site/GetManifest',
+            agent_dot_rpc_dot_pyrdma__pb2.GetManifestRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ManifestChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Site/OpenSource',
+            agent_dot_rpc_dot_pyrdma__pb2.OpenSourceRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.OpenSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskOffer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/AskOffer',
+            agent_dot_rpc_dot_pyrdma__pb2.AskOfferRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.OfferReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Site/Commit',
+            agent_dot_rpc_dot_pyrdma__pb2.CommitRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/RenewLease',
+            agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/ReleaseLease',
+            agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ReleaseLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttendLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Site/AttendLease',
+            agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Relay(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pyrdma.v1.Site/Relay',
+            agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
             options,
             channel_credentials,
             insecure,

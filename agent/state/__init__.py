@@ -1,6 +1,19 @@
-"""What outlives the agent: names, manifests and leases, in one SQLite file with one writer."""
+"""What outlives the agent: names, manifests, leases, a site's books; one SQLite file with one writer."""
 
-from agent.state.records import LeaseRecord, NameRecord
+from agent.state.file import StateFile
+from agent.state.marks import RegistryMarks
+from agent.state.records import LeaseRecord, MemberRecord, NameRecord, SiteLeaseRecord
+from agent.state.site_store import Redemption, SiteStore
 from agent.state.store import Store
 
-__all__ = ["LeaseRecord", "NameRecord", "Store"]
+__all__ = [
+    "LeaseRecord",
+    "MemberRecord",
+    "NameRecord",
+    "Redemption",
+    "RegistryMarks",
+    "SiteLeaseRecord",
+    "SiteStore",
+    "StateFile",
+    "Store",
+]

@@ -41,7 +41,60 @@ def _first(db: Database) -> None:
     db.table("leases").create_index(["ended_at"])
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first,)
+def _sites(db: Database) -> None:
+    # What a node keeps of its site and its consortium; the first three tables are used by gateways alone.
+    db.table("invites").create(
+        {
+            "token_id": bytes,
+            "key": bytes,
+            "node": str,
+            "expires_at": float,
+            "used_csr_sha256": bytes,
+            "certificate_pem": bytes,
+            "cidr": str,
+        },
+        pk="token_id",
+        not_null={"key", "node", "expires_at", "cidr"},
+    )
+    db.table("members").create(
+        {"node": str, "joined_at": float, "left_at": float, "certificate_not_after": float},
+        pk="node",
+        not_null={"joined_at", "certificate_not_after"},
+    )
+    db.table("site_leases").create(
+        {
+            "id": str,
+            "side": str,
+            "model": str,
+            "image_id": bytes,
+            "total_bytes": int,
+            "borrower_site": str,
+            "borrower_node": str,
+            "donor_site": str,
+            "node": str,
+            "device": str,
+            "state": str,
+            "created_at": float,
+            "deadline_s": float,
+            "ttl_s": float,
+            "boot_id": str,
+            "ended_at": float,
+            "reason": str,
+        },
+        pk="id",
+        not_null={"side", "model", "image_id", "state", "created_at", "deadline_s", "ttl_s", "boot_id"},
+    )
+    db.table("site_leases").create_index(["ended_at"])
+    db.table("registry_marks").create(
+        {"role": str, "version": int, "digest": str, "issued_at": int},
+        pk="role",
+        not_null={"version", "digest", "issued_at"},
+    )
+    db.execute("ALTER TABLE leases ADD COLUMN donor TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE leases ADD COLUMN borrower TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites)
 
 
 def migrate(db: Database, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pyrdma.image.manifest import ImageId
 
@@ -22,7 +23,10 @@ class NameRecord:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """A lease; ``key_digest`` is the SHA-256 of its API key, the key itself is stored nowhere."""
+    """A lease; ``key_digest`` is the SHA-256 of its API key, the key itself is stored nowhere.
+
+    ``donor`` is the ``SITE/NODE`` where it runs, ``borrower`` the one that uses it; empty: this node.
+    """
 
     id: str
     model: str
@@ -33,3 +37,45 @@ class LeaseRecord:
     reason: str
     port: int | None
     key_digest: bytes
+    donor: str = ""
+    borrower: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """A node that joined the site: when (Unix time), when it left, and until when its certificate holds."""
+
+    node: str
+    joined_at: float
+    left_at: float | None
+    certificate_not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLeaseRecord:
+    """A lease in the books of a site's gateway.
+
+    Attributes:
+        side: ``lent`` by this site, or ``brokered`` at another one for a node of this one.
+        created_at, ended_at: Unix time, for people.
+        deadline_s: when it ends unless renewed, on CLOCK_BOOTTIME of the boot that ``boot_id`` names.
+        ttl_s: what one renewal gives.
+    """
+
+    id: str
+    side: Literal["lent", "brokered"]
+    model: str
+    image_id: ImageId
+    total_bytes: int
+    borrower_site: str
+    borrower_node: str
+    donor_site: str
+    node: str
+    device: str
+    state: str
+    created_at: float
+    deadline_s: float
+    ttl_s: float
+    boot_id: str
+    ended_at: float | None = None
+    reason: str = ""

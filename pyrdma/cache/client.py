@@ -156,7 +156,12 @@ class CacheClient:
         return bytes.fromhex(result)
 
     async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
-        """Let the peer at this address pull an image that is whole here; raises LocalError, LaneError."""
+        """Let the peer at this address pull an image that is whole here, or that a pull is bringing here.
+
+        Raises:
+            LocalError: pieces are missing here that nobody brings.
+            LaneError: the lane cannot serve.
+        """
         call = {"op": "open_source", "image": image_id.hex(), "peer": peer_address.hex()}
         result, _ = await self._call(call)
         return grant_from_json(result)

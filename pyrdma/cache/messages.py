@@ -18,13 +18,17 @@ from pyrdma.transport import SourceGrant
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One image, or some pieces of it, in this node's memory."""
+    """One image, or some pieces of it, in this node's memory.
+
+    ``pulling``: a pull fills it just now, so that it may be pulled from here as far as it is proven.
+    """
 
     image_id: ImageId
     total_bytes: int
     pieces: int
     verified_pieces: int
     attached: int
+    pulling: bool
 
 
 @dataclass(frozen=True, slots=True)

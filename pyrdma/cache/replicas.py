@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from pyrdma.cache.filling import Filling
 from pyrdma.errors import LocalError
 from pyrdma.image import ImageId, Manifest
 from pyrdma.memory import ExtentPool, Region
@@ -25,6 +26,8 @@ class Replica:
     pins: int = 0
     users: int = 0
     used_at: int = 0
+    filling: Filling | None = None
+    """The pull that fills it just now."""
 
     @property
     def complete(self) -> bool:
@@ -68,6 +71,15 @@ class Replicas:
                 fix="run the model to pull it, or publish it again",
             )
         return replica
+
+    def readable(self, image_id: ImageId) -> Replica:
+        """Return the replica if peers may pull from it: every piece is proven, or a pull is bringing them.
+
+        Raises:
+            LocalError: it is not here, or pieces are missing that nobody brings.
+        """
+        replica = self.find(image_id)
+        return replica if replica is not None and replica.filling is not None else self.whole(image_id)
 
     def make_room(self, nbytes: int) -> Region:
         """Return a region, letting go of idle replicas that were not published here, longest unused first.

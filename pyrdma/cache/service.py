@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pyrdma.attach import parcel_messages
+from pyrdma.cache.filling import Filling
 from pyrdma.cache.messages import CacheStatus, ReplicaStatus, WorkerStatus
 from pyrdma.cache.reading import read_folder
 from pyrdma.cache.replicas import Replica, Replicas
@@ -59,6 +60,7 @@ class CacheService:
                     pieces=one.manifest.layout.piece_count,
                     verified_pieces=len(one.proven),
                     attached=one.pins,
+                    pulling=one.filling is not None,
                 )
                 for one in self._replicas
             ),
@@ -90,7 +92,11 @@ class CacheService:
             known.kept = True
             return manifest
         if known is not None:
-            self._replicas.remove(known)
+            try:
+                self._replicas.remove(known)
+            except LocalError:
+                self._pool.release(region)
+                raise
         self._replicas.add(
             Replica(manifest, region, kept=True, proven=set(range(manifest.layout.piece_count)))
         )
@@ -106,8 +112,14 @@ class CacheService:
             return self._lane
 
     async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
-        """Let one peer read a whole image."""
-        replica = self._replicas.whole(image_id)
+        """Let one peer read an image that is whole, or that a pull brings: then each piece once it is proven.
+
+        Raises:
+            LocalError: pieces are missing here that nobody brings.
+            LaneError: the lane cannot serve.
+        """
+        replica = self._replicas.readable(image_id)
+        filling = None if replica.complete else replica.filling
         session = secrets.randbits(64)
         replica.users += 1  # before anything is awaited: its memory must not go to another image meanwhile
         self._sessions[session] = replica
@@ -118,19 +130,20 @@ class CacheService:
                 peer_address,
                 replica.region,
                 replica.manifest.layout.total_bytes,
+                gated=filling is not None,
                 on_end=lambda: self._end_session(session),
             )
         except BaseException:
             self._end_session(session)
             raise
+        if filling is not None:
+            filling.tell(lane, session)  # which ends the session if the pull has failed meanwhile
         return SourceGrant(session, lane.lane, lane.address)
 
     async def close_source(self, session: int) -> None:
         """End a session; one that is gone is no error."""
-        if session in self._sessions:
-            if self._lane is not None:
-                await self._lane.withdraw(session)
-            self._end_session(session)
+        if session in self._sessions and self._lane is not None:
+            await self._lane.withdraw(session)
 
     def _end_session(self, session: int) -> None:
         replica = self._sessions.pop(session, None)
@@ -150,14 +163,24 @@ class CacheService:
                 region = self._replicas.make_room(manifest.layout.total_bytes)
                 replica = self._replicas.add(Replica(manifest, region, kept=False))
             replica.users += 1
+            filling = replica.filling = Filling(replica.proven)
             try:
                 await asyncio.to_thread(self._pool.fault_in, replica.region)
                 if lane is None or not lane.alive:
                     raise LaneError("the UCX lane worker died before the pull began.")
-                pull = Pull(manifest, replica.region, replica.proven, transport=lane, threads=self._proving)
+                pull = Pull(
+                    manifest,
+                    replica.region,
+                    replica.proven,
+                    transport=lane,
+                    threads=self._proving,
+                    on_proven=filling.add,
+                )
                 return await pull.run(sources, report)
             finally:
+                replica.filling = None
                 replica.users -= 1
+                await filling.end(whole=replica.complete)
 
     def attach(self, image_id: ImageId) -> list[tuple[Message, list[int]]]:
         """Return the parcel of a whole image; its descriptors are the receiver's, but for the region's own.

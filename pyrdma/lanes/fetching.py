@@ -21,7 +21,7 @@ import numpy as np
 from pyrdma.errors import LaneError
 from pyrdma.lanes.frame import CONTROL_TAG, DATA_TAG, TAG_BITS, Frame, Kind
 from pyrdma.lanes.port import Port, failure
-from pyrdma.limits import MAX_PEERS
+from pyrdma.limits import MAX_PEERS, WAIT_EVERY_S
 from pyrdma.memory.mapping import Access, map_extents
 from pyrdma.wire import Channel, Message
 
@@ -55,6 +55,8 @@ class Fetches:
         self._peers: dict[int, Any] = {}
         self._under_way: dict[int, _Fetch] = {}
         self._lost: list[int] = []
+        self._told_s: dict[int, float] = {}
+        """When the cache last heard that a source waits."""
 
     # --- what the cache orders ----------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class Fetches:
         """
         peer = message["peer"]
         endpoint = self._peers.pop(peer, None)
+        self._told_s.pop(peer, None)
         if endpoint is not None:
             leave = Frame(Kind.LEAVE, message["session"], 0, 0, 0)
             sent: list[bool] = []
@@ -135,6 +138,17 @@ class Fetches:
         still fill the slot.
         """
         self._lost += [fetch.peer for fetch in self._under_way.values() if fetch.tag == tag]
+
+    def waits(self, tag: int) -> None:
+        """Tell the cache that a source waits itself for what it was asked for.
+
+        One that says so all the time costs the cache nothing: it hears of it twice an interval at most.
+        """
+        now_s = time.monotonic()
+        for peer in {fetch.peer for fetch in self._under_way.values() if fetch.tag == tag}:
+            if peer in self._peers and now_s >= self._told_s.get(peer, 0.0) + WAIT_EVERY_S / 2:
+                self._told_s[peer] = now_s
+                self._channel.send({"op": "waiting", "peer": peer})
 
     def finish(self) -> bool:
         """Tell the cache which fetches have ended; return whether any has."""

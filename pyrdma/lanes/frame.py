@@ -1,9 +1,9 @@
 """The fixed frame in which one lane worker asks another for a range of an image, and the tags of the answers.
 
 A frame is 48 bytes, little endian: magic ``PRL1``, kind (u32), session, offset, nbytes, tag, zero (u64 each).
-The answer to a request is the range itself, sent under the request's tag. Tags of answers are random, so that
-a third peer of the same worker cannot place bytes where it was not asked; placed ones would fail their
-digest.
+The answer to a request is the range itself, sent under the request's tag, or a refusal; before it may come
+any number of signs that the source waits for the range itself. Tags of answers are random, so that a third
+peer of the same worker cannot place bytes where it was not asked; placed ones would fail their digest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Kind(IntEnum):
     """I will not: the range under this tag does not come."""
     LEAVE = 3
     """I am done with this session; offset, nbytes and tag are zero."""
+    WAIT = 4
+    """The range under this tag comes once I have it: I am pulling it myself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,39 @@
 
 Rules: a request is answered on the endpoint of its own session, never where it came from. A peer that does
 not take its answers is ended before they pile up, and so is one that has been silent for too long. An image
-is mapped readable only.
+is mapped readable only. Of an image that is still being pulled, no byte is sent of a piece that the cache has
+not named: a request for one waits here, and its peer is told so every second.
 
-It does not fetch, and does not decide who may read: the cache orders each session and withdraws it.
+It does not fetch, and does not decide who may read what: the cache orders each session and withdraws it.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 
 from pyrdma.errors import LaneError
 from pyrdma.lanes.frame import CONTROL_TAG, Frame, Kind
 from pyrdma.lanes.port import Port
-from pyrdma.limits import MAX_REPLIES_IN_FLIGHT, MAX_SESSIONS, PIECE_BYTES, SESSION_SILENCE_S
+from pyrdma.limits import (
+    MAX_REPLIES_IN_FLIGHT,
+    MAX_SESSIONS,
+    PIECE_BYTES,
+    SESSION_SILENCE_S,
+    WAIT_EVERY_S,
+)
 from pyrdma.memory.mapping import Access, Mapping, map_extents
 from pyrdma.wire import Channel, Message
+
+_FAREWELL_S: Final = 0.05
+"""How long a peer that is let go of may keep us from closing; one that missed it finds out by our silence."""
 
 
 @dataclass(slots=True)
@@ -32,8 +45,21 @@ class _Session:
     mapping: Mapping
     view: Any
     total_bytes: int
+    gate: bytearray | None
+    """One byte a piece, 1 where the peer may have it; None where it may have all."""
+    parked: list[Frame] = field(default_factory=list)
+    """Requests for pieces that are not there yet; each counts as a reply in flight."""
+    reminding: bool = False
+    """Whether a sign that we wait is on its way."""
+    latest: Frame | None = None
+    """What the peer asked for last: of what is on its way to it, that comes last."""
     replies: int = 0
     last_sign_s: float = field(default_factory=time.monotonic)
+
+    def lets_through(self, frame: Frame) -> bool:
+        """Whether every piece that a request touches is proven."""
+        first, last = frame.offset // PIECE_BYTES, (frame.offset + frame.nbytes - 1) // PIECE_BYTES
+        return self.gate is None or all(self.gate[first : last + 1])
 
 
 class Sessions:
@@ -50,6 +76,8 @@ class Sessions:
         self._open: dict[int, _Session] = {}
         self._opening: dict[int, tuple[Message, list[int]]] = {}
         self._left: list[int] = []
+        self._remind_s = math.inf
+        """When the peers whose requests wait are to be told so; infinite while none waits."""
 
     # --- what the cache orders ----------------------------------------------------------------------------
 
@@ -72,13 +100,29 @@ class Sessions:
             self._channel.send({"op": "serve_failed", "session": session, "reason": str(error)})
             return
         view = np.frombuffer(mapping.view(writable=False), np.uint8)
-        self._open[session] = _Session(endpoint, mapping, view, first["total_bytes"])
+        total_bytes = first["total_bytes"]
+        gate = bytearray(-(-total_bytes // PIECE_BYTES)) if first["gated"] else None
+        self._open[session] = _Session(endpoint, mapping, view, total_bytes, gate)
         self._channel.send({"op": "serving", "session": session})
+
+    def allow(self, message: Message, _fds: list[int]) -> None:
+        """Let a peer have pieces that are proven by now, and send what it waits for."""
+        session = self._open.get(message["session"])
+        if session is None or session.gate is None:
+            return  # it ended meanwhile
+        for piece in message["pieces"]:
+            session.gate[piece] = 1
+        parked, session.parked = session.parked, []
+        for frame in parked:
+            self._send_or_park(session, frame)
 
     def withdraw(self, message: Message, _fds: list[int]) -> None:
         """Close a session; one that is gone is no error."""
         session = self._open.pop(message["session"], None)
         if session is not None:
+            awaited = session.parked[0] if session.parked else session.latest
+            if session.replies and awaited is not None:
+                self._refuse_for_good(session, awaited)
             session.endpoint.close_blocking()
         self._channel.send({"op": "withdrawn", "session": message["session"]})
 
@@ -96,16 +140,45 @@ class Sessions:
             return
         session.replies += 1
         session.last_sign_s = time.monotonic()
-
-        def done() -> None:
-            session.replies -= 1
-            session.last_sign_s = time.monotonic()
-
+        session.latest = frame
         if wrong or session.replies > MAX_REPLIES_IN_FLIGHT:
-            refusal = Frame(Kind.REFUSE, frame.session, frame.offset, frame.nbytes, frame.tag)
-            self._port.send(session.endpoint, np.frombuffer(refusal.encode(), np.uint8), CONTROL_TAG, done)
+            self._say(session, Kind.REFUSE, frame, lambda: _reply_ended(session))
         else:
-            self._port.send(session.endpoint, session.view[frame.offset : end], frame.tag, done)
+            self._send_or_park(session, frame)
+
+    def _send_or_park(self, session: _Session, frame: Frame) -> None:
+        if session.lets_through(frame):
+            view = session.view[frame.offset : frame.offset + frame.nbytes]
+            self._port.send(session.endpoint, view, frame.tag, lambda: _reply_ended(session))
+        else:
+            session.parked.append(frame)
+            self._remind_s = min(self._remind_s, time.monotonic() + WAIT_EVERY_S)
+
+    def _refuse_for_good(self, session: _Session, request: Frame) -> None:
+        """Tell a peer that waits that nothing comes any more: it does not see us close."""
+        taken: list[bool] = []
+        self._say(session, Kind.REFUSE, request, lambda: taken.append(True))
+        until_s = time.monotonic() + _FAREWELL_S
+        while not taken and time.monotonic() < until_s:
+            self._port.progress()
+            self._port.finish_sends()
+
+    def _say(self, session: _Session, kind: Kind, request: Frame, done: Callable[[], None]) -> None:
+        frame = replace(request, kind=kind)
+        self._port.send(session.endpoint, np.frombuffer(frame.encode(), np.uint8), CONTROL_TAG, done)
+
+    def remind(self) -> None:
+        """Tell the peers whose requests wait that we wait ourselves, if it is time to."""
+        now_s = time.monotonic()
+        if now_s < self._remind_s:
+            return
+        self._remind_s = math.inf
+        for session in self._open.values():
+            if session.parked:
+                self._remind_s = now_s + WAIT_EVERY_S
+                if not session.reminding:  # a peer that takes nothing is told once
+                    session.reminding = True
+                    self._say(session, Kind.WAIT, session.parked[0], functools.partial(_reminded, session))
 
     def leave(self, session: int) -> None:
         """Note that a peer is done with its session; ``end_left`` ends it."""
@@ -125,7 +198,7 @@ class Sessions:
         self._left += [
             name for name, one in self._open.items() if one.last_sign_s + SESSION_SILENCE_S <= now_s
         ]
-        return max(0.0, min(waits)) if waits else -1.0
+        return max(0.0, min(*waits, self._remind_s - now_s)) if waits else -1.0
 
     def end_left(self) -> None:
         """Close the sessions of peers that left, died, fell silent or take no answers, and tell the cache."""
@@ -135,3 +208,12 @@ class Sessions:
             if ended is not None:
                 ended.endpoint.close_blocking()
                 self._channel.send({"op": "session_lost", "session": session})
+
+
+def _reply_ended(session: _Session) -> None:
+    session.replies -= 1
+    session.last_sign_s = time.monotonic()
+
+
+def _reminded(session: _Session) -> None:
+    session.reminding = False

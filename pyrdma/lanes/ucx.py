@@ -63,6 +63,7 @@ class UcxWorker:
             "disconnect": fetches.disconnect,
             "fetch": fetches.fetch,
             "serve": sessions.serve,
+            "allow": sessions.allow,
             "withdraw": sessions.withdraw,
         }
 
@@ -105,6 +106,7 @@ class UcxWorker:
                     self._take(frame)
         busy = self._fetches.finish() or busy
         busy = self._port.finish_sends() or busy
+        self._sessions.remind()
         if self._fetches.lost or self._sessions.left:
             busy = True
             self._port.cancel_failed()
@@ -124,6 +126,8 @@ class UcxWorker:
                 self._sessions.leave(frame.session)
             case Kind.REFUSE:
                 self._fetches.refused(frame.tag)
+            case Kind.WAIT:
+                self._fetches.waits(frame.tag)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
@@ -69,12 +70,20 @@ class Pull:
         manifest: the image; its digests decide what is right.
         region: where the flat space lies; only this process writes there.
         proven: the pieces already proven in the region; added to as they are.
-        transport: the lane, used by nobody else meanwhile.
+        transport: the lane; no other pull uses it meanwhile.
         threads: where pieces are copied and digested.
+        on_proven: called with each piece as it is proven.
     """
 
     def __init__(
-        self, manifest: Manifest, region: Region, proven: set[int], *, transport: Transport, threads: Executor
+        self,
+        manifest: Manifest,
+        region: Region,
+        proven: set[int],
+        *,
+        transport: Transport,
+        threads: Executor,
+        on_proven: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._manifest = manifest
         self._region = region
@@ -92,6 +101,7 @@ class Pull:
         self._wake = asyncio.Event()
         self._broken: Error | None = None
         self._verify_s = 0.0
+        self._on_proven = on_proven
         self._on_progress: Callable[[Progress], None] = lambda _: None
 
     async def run(self, sources: Sequence[PullSource], on_progress: Callable[[Progress], None]) -> PullReport:
@@ -104,8 +114,9 @@ class Pull:
         started_s = time.monotonic()
         self._on_progress = on_progress
         try:
-            for source in sources[:MAX_SOURCES]:
-                self._peers.append(await self._transport.connect(source.grant))
+            for index, source in enumerate(sources[:MAX_SOURCES]):
+                on_wait = functools.partial(self._waits, index)
+                self._peers.append(await self._transport.connect(source.grant, on_wait=on_wait))
                 self._grants.append(source.grant)
                 self._bytes_of.append(0)
                 self._perform(self._plan.add_source(source.name, time.monotonic()))
@@ -133,12 +144,18 @@ class Pull:
             verify_s=self._verify_s,
         )
 
+    def _waits(self, source: int) -> None:
+        self._plan.waits(source, time.monotonic())  # its deadline comes later: nobody is to be woken for that
+
     async def _wait(self) -> None:
         deadline_s = self._plan.next_deadline_s()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         self._wake.clear()
-        with contextlib.suppress(TimeoutError):  # some source's allowance may be over: the plan decides
-            await asyncio.wait_for(self._wake.wait(), timeout_s)
+        # Some source's allowance may be over: the plan decides. (Not wait_for: before Python 3.12 it loses a
+        # cancellation that comes together with what it waits for.)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in () if self._over else effects:
@@ -182,6 +199,7 @@ class Pull:
         if right:
             self._bytes_of[source] += nbytes
             self._proven.add(piece)
+            self._on_proven(piece)
         self._perform(self._plan.judged(piece, source, right, time.monotonic()))
         self._on_progress(self._progress())
 

@@ -6,7 +6,9 @@ The rules:
 2. A source has at most ``WINDOW_PIECES`` in flight, fewer when it is slower than the best one; all together
    have at most as many as there are slots.
 3. A source that sends nothing for its allowance is stalled and dropped: the first allowance is fixed, later
-   ones follow its own pace within named bounds.
+   ones follow its own pace within named bounds. A source that is pulling the image itself says so while it
+   has nothing to send, which counts as a sign of life; but for no piece may it take longer than
+   ``MAX_PIECE_DEADLINE_S`` in all.
 4. ``MAX_BAD_PIECES`` wrong digests, or as many refusals, drop a source for good.
 5. What a dropped source had in flight goes to the others at once. Without any source left, the pull has
    failed; what is proven stays proven.
@@ -71,6 +73,8 @@ class Source:
     """Piece -> when it was asked for."""
     last_sign_s: float = 0.0
     """When it last sent a piece, or was first asked after having had nothing to do."""
+    waited_s: float = 0.0
+    """When it last said that it waits for a piece itself."""
     pace_s: float = 0.0
     """Smoothed seconds between pieces; 0 before the first."""
     arrived: int = 0
@@ -83,6 +87,11 @@ class Source:
         if self.arrived == 0:
             return FIRST_PIECE_DEADLINE_S
         return min(MAX_PIECE_DEADLINE_S, max(MIN_PIECE_DEADLINE_S, 8 * self.pace_s))
+
+    def deadline_s(self) -> float:
+        """Return when this source is stalled if it gives no further sign."""
+        silent_s = max(self.last_sign_s, self.waited_s) + self.allowance_s()
+        return min(silent_s, self.last_sign_s + MAX_PIECE_DEADLINE_S)
 
 
 class PullPlan:
@@ -168,17 +177,22 @@ class PullPlan:
             effects = self._drop(source, reason)
         return effects + self._assign(now_s)
 
+    def waits(self, source: int, now_s: float) -> None:
+        """A source says that it waits itself for what it was asked for."""
+        self.sources[source].waited_s = now_s
+
     def tick(self, now_s: float) -> list[Effect]:
         """Drop every source whose allowance is over."""
         effects: list[Effect] = []
         for index, one in enumerate(self.sources):
-            if _is_awaited(one) and now_s >= one.last_sign_s + one.allowance_s():
-                effects += self._drop(index, f"stalled: no piece for {one.allowance_s():.0f} s")
+            deadline_s = one.deadline_s()
+            if _is_awaited(one) and now_s >= deadline_s:
+                effects += self._drop(index, f"stalled: no piece for {deadline_s - one.last_sign_s:.0f} s")
         return effects + self._assign(now_s) if effects else effects
 
     def next_deadline_s(self) -> float | None:
         """Return when ``tick`` may next have something to do."""
-        deadlines = [one.last_sign_s + one.allowance_s() for one in self.sources if _is_awaited(one)]
+        deadlines = [one.deadline_s() for one in self.sources if _is_awaited(one)]
         return min(deadlines, default=None)
 
     def _assign(self, now_s: float) -> list[Effect]:

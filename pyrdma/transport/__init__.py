@@ -1,12 +1,13 @@
 """How pieces travel: one interface, and what implements it.
 
 A transport owns a ring of slots. ``fetch`` brings a range of a source's image into a slot; nothing in a slot
-is believed until the caller has copied it out and proven the copy.
+is believed until the caller has copied it out and proven the copy. What it serves is proven: a region that is
+still being filled is served piece by piece, each once the caller allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,21 +50,38 @@ class Transport(Protocol):
         """Return the address in this process of a slot's first byte."""
 
     async def serve(
-        self, session: int, peer_address: bytes, region: Region, nbytes: int, *, on_end: Callable[[], None]
+        self,
+        session: int,
+        peer_address: bytes,
+        region: Region,
+        nbytes: int,
+        *,
+        gated: bool = False,
+        on_end: Callable[[], None],
     ) -> None:
-        """Let one peer read the first ``nbytes`` of a region.
+        """Let one peer read the first ``nbytes`` of a region; with ``gated``, only what ``allow`` names.
 
-        ``on_end`` is called once when the session ends by itself: the peer left or died, or the lane broke.
+        ``on_end`` is called once, when nothing of the region is read for this session any more: it was
+        withdrawn, the peer left or died, or the lane broke.
 
         Raises:
             LaneError: the lane cannot.
         """
 
-    async def withdraw(self, session: int) -> None:
-        """Stop serving a session; one that is gone is no error."""
+    async def allow(self, session: int, pieces: Sequence[int]) -> bool:
+        """Let the peer of a gated session have these pieces, too; what it asked for before waits for them.
 
-    async def connect(self, grant: SourceGrant) -> int:
-        """Return a number for a source, which may fail at the first fetch."""
+        At most ``MAX_PIECES_PER_MESSAGE`` at a time. False: the session has ended.
+        """
+
+    async def withdraw(self, session: int) -> None:
+        """End a session: nothing of it is read any more on return; one that is gone is no error."""
+
+    async def connect(self, grant: SourceGrant, *, on_wait: Callable[[], None]) -> int:
+        """Return a number for a source, which may fail at the first fetch.
+
+        ``on_wait`` is called whenever the source says that it waits itself for what it was asked for.
+        """
 
     async def disconnect(self, peer: int) -> None:
         """Let go of a source: every fetch from it has ended on return, nothing lands later."""

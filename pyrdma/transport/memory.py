@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from pyrdma.errors import SourceError
 from pyrdma.limits import PIECE_BYTES, RING_SLOTS
@@ -25,6 +26,17 @@ class MemoryNetwork:
         self.members: dict[bytes, MemoryTransport] = {}
 
 
+@dataclass(slots=True)
+class _Served:
+    """What one peer may read: the pieces in ``gate``, or all."""
+
+    region: Region
+    nbytes: int
+    gate: set[int] | None
+    on_end: Callable[[], None]
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class MemoryTransport:
     """One member of a ``MemoryNetwork``."""
 
@@ -38,8 +50,8 @@ class MemoryTransport:
         self._ring: Mapping = map_extents(
             [lent_memfd("ring", slots * PIECE_BYTES)], slots * PIECE_BYTES, Access.SHARED_WRITE
         )
-        self._served: dict[int, tuple[Region, int]] = {}
-        self._peers: dict[int, bytes] = {}
+        self._served: dict[int, _Served] = {}
+        self._peers: dict[int, tuple[bytes, Callable[[], None]]] = {}
         self._numbers = itertools.count(1)
         network.members[address] = self
 
@@ -54,19 +66,32 @@ class MemoryTransport:
         region: Region,
         nbytes: int,
         *,
-        on_end: Callable[[], None],  # noqa: ARG002 - nobody in it dies
+        gated: bool = False,
+        on_end: Callable[[], None],
     ) -> None:
         """Let a peer read a region; a session of this transport never ends by itself."""
-        self._served[session] = (region, nbytes)
+        self._served[session] = _Served(region, nbytes, set() if gated else None, on_end)
+
+    async def allow(self, session: int, pieces: Sequence[int]) -> bool:
+        """Let the peer of a gated session have these pieces, too."""
+        served = self._served.get(session)
+        if served is None or served.gate is None:
+            return False
+        served.gate.update(pieces)
+        served.changed.set()
+        return True
 
     async def withdraw(self, session: int) -> None:
-        """Stop serving a session."""
-        self._served.pop(session, None)
+        """Stop serving a session; what waits for a piece of it is refused."""
+        served = self._served.pop(session, None)
+        if served is not None:
+            served.changed.set()
+            served.on_end()
 
-    async def connect(self, grant: SourceGrant) -> int:
+    async def connect(self, grant: SourceGrant, *, on_wait: Callable[[], None]) -> int:
         """Return a number for a source."""
         number = next(self._numbers)
-        self._peers[number] = grant.address
+        self._peers[number] = (grant.address, on_wait)
         return number
 
     async def disconnect(self, peer: int) -> None:
@@ -76,17 +101,28 @@ class MemoryTransport:
     async def fetch(self, peer: int, grant: SourceGrant, offset: int, nbytes: int, slot: int) -> None:
         """Copy a range into a slot."""
         await asyncio.sleep(0)  # a turn of the loop, as any network would take
-        source = self._network.members.get(self._peers.get(peer, b""))
+        address, on_wait = self._peers.get(peer, (b"", lambda: None))
+        source = self._network.members.get(address)
         if source is None or not source.alive:
             raise SourceError("the source is gone.")
+        await source.until_allowed(grant.session, offset // PIECE_BYTES, on_wait)
         await source.answer(grant.session, offset, nbytes, self.slot_address(slot))
+
+    async def until_allowed(self, session: int, piece: int, on_wait: Callable[[], None]) -> None:
+        """Wait until the peer of a session may have a piece, or the session is over."""
+        while (served := self._served.get(session)) and served.gate is not None and piece not in served.gate:
+            on_wait()
+            served.changed.clear()
+            await served.changed.wait()
 
     async def answer(self, session: int, offset: int, nbytes: int, into: int) -> None:
         """Write the range that a peer asked for to an address in its ring."""
         served = self._served.get(session)
-        if served is None or offset + nbytes > served[1]:
+        if served is None or offset + nbytes > served.nbytes:
             raise SourceError("the source refused.")
-        ctypes.memmove(into, served[0].address(offset, nbytes), nbytes)
+        if served.gate is not None and offset // PIECE_BYTES not in served.gate:
+            raise SourceError("the source does not have that yet.")
+        ctypes.memmove(into, served.region.address(offset, nbytes), nbytes)
 
     async def close(self) -> None:
         """Leave the network."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from pyrdma.errors import ChannelError, Error, LaneError, SourceError
-from pyrdma.limits import MAX_LANE_ADDRESS_BYTES, MAX_MESSAGE_FDS, PIECE_BYTES, RING_SLOTS
+from pyrdma.limits import MAX_LANE_ADDRESS_BYTES, PIECE_BYTES, RING_SLOTS, WAIT_EVERY_S
 from pyrdma.memory import Region
 from pyrdma.memory.mapping import Access, map_extents
 from pyrdma.memory.memfd import lent_memfd
 from pyrdma.transport import SourceGrant
+from pyrdma.transport.ucx_serving import ServedSessions
 from pyrdma.transport.worker_process import (
     ORDER_DEADLINE_S,
     START_DEADLINE_S,
@@ -25,6 +29,28 @@ from pyrdma.transport.worker_process import (
     said,
 )
 from pyrdma.wire import Message
+
+_WAITS_PER_S: Final = 2 / WAIT_EVERY_S
+"""Our worker passes on at most two of a source's signs in an interval: more is a flood."""
+_WAITS_AT_ONCE: Final = 16
+"""So many more are no flood yet."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """A source that we are connected to, and how often its worker may say that it waits."""
+
+    session: int
+    on_wait: Callable[[], None]
+    since_s: float = field(default_factory=time.monotonic)
+    waits: int = 0
+
+    def take_wait(self) -> None:
+        """Pass on that the source waits; a ValueError when our worker says it oftener than it may."""
+        self.waits += 1
+        if self.waits > _WAITS_AT_ONCE + _WAITS_PER_S * (time.monotonic() - self.since_s):
+            raise ValueError("waiting")
+        self.on_wait()
 
 
 class UcxTransport:
@@ -45,10 +71,8 @@ class UcxTransport:
         self._ring_lock = asyncio.Lock()
         self._fetches: dict[int, asyncio.Future[None]] = {}
         self._fetch_peers: dict[int, int] = {}
-        self._opening: dict[int, asyncio.Future[None]] = {}
-        self._sessions: dict[int, Callable[[], None]] = {}
-        self._withdrawn: set[int] = set()
-        self._peers: dict[int, int] = {}
+        self._sessions = ServedSessions(worker.channel, order_deadline_s, self._break)
+        self._peers: dict[int, _Source] = {}
         self._leaving: dict[int, asyncio.Future[None]] = {}
         self._gone: set[int] = set()
         self._numbers = itertools.count(1)
@@ -83,49 +107,36 @@ class UcxTransport:
         return self._ring.address + slot * PIECE_BYTES
 
     async def serve(
-        self, session: int, peer_address: bytes, region: Region, nbytes: int, *, on_end: Callable[[], None]
+        self,
+        session: int,
+        peer_address: bytes,
+        region: Region,
+        nbytes: int,
+        *,
+        gated: bool = False,
+        on_end: Callable[[], None],
     ) -> None:
         """Let one peer read a region; returns when the worker is ready for its requests."""
         self._require_alive()
-        fds = region.fds
-        served = self._opening[session] = asyncio.get_running_loop().create_future()
-        order = {
-            "op": "serve",
-            "session": session,
-            "address": peer_address.hex(),
-            "extents": len(fds),
-            "extent_bytes": region.extent_bytes,
-            "total_bytes": nbytes,
-        }
-        self._sessions[session] = on_end  # from now on: the worker may lose it as soon as it serves it
-        try:
-            if len(peer_address) > MAX_LANE_ADDRESS_BYTES:
-                raise LaneError("the lane cannot serve: the peer's address is too long.")
-            for first in range(0, len(fds), MAX_MESSAGE_FDS):
-                await self._channel.asend(order, fds[first : first + MAX_MESSAGE_FDS])
-            await asyncio.wait_for(served, self._order_deadline_s)
-        except TimeoutError:
-            raise self._break(LaneError("the UCX lane worker hangs.")) from None
-        except Error:
-            self._sessions.pop(session, None)
-            raise
-        finally:
-            self._opening.pop(session, None)
+        await self._sessions.serve(session, peer_address, region, nbytes, gated=gated, on_end=on_end)
+
+    async def allow(self, session: int, pieces: Sequence[int]) -> bool:
+        """Let the peer of a gated session have these pieces, too."""
+        return self.alive and await self._sessions.allow(session, pieces)
 
     async def withdraw(self, session: int) -> None:
         """Stop serving a session."""
-        if self._sessions.pop(session, None) is not None and self.alive:
-            self._withdrawn.add(session)
-            await self._channel.asend({"op": "withdraw", "session": session})
+        if self.alive:
+            await self._sessions.withdraw(session)
 
-    async def connect(self, grant: SourceGrant) -> int:
+    async def connect(self, grant: SourceGrant, *, on_wait: Callable[[], None]) -> int:
         """Connect to a source's worker."""
         self._require_alive()
         await self._lend_ring()
         peer = next(self._numbers)
         if len(grant.address) > MAX_LANE_ADDRESS_BYTES:
             return peer  # no lane has such an address: fetches from it fail as those of a source that is gone
-        self._peers[peer] = grant.session
+        self._peers[peer] = _Source(grant.session, on_wait)
         await self._channel.asend({"op": "connect", "peer": peer, "address": grant.address.hex()})
         return peer
 
@@ -141,14 +152,14 @@ class UcxTransport:
 
     async def disconnect(self, peer: int) -> None:
         """Close the way to a source and wait until its fetches have ended."""
-        session = self._peers.get(peer)
-        if session is None or not self.alive:
+        source = self._peers.get(peer)
+        if source is None or not self.alive:
             return
         waiting: list[asyncio.Future[None]] = []
         if peer not in self._leaving:
             self._leaving[peer] = asyncio.get_running_loop().create_future()
             waiting = [self._fetches[name] for name, owner in self._fetch_peers.items() if owner == peer]
-            await self._channel.asend({"op": "disconnect", "peer": peer, "session": session})
+            await self._channel.asend({"op": "disconnect", "peer": peer, "session": source.session})
         if peer in self._leaving:
             waiting.append(self._leaving[peer])
         if waiting:
@@ -221,23 +232,14 @@ class UcxTransport:
             self._leaving.pop(message["peer"]).set_result(None)
             self._peers.pop(message["peer"])
             self._gone.discard(message["peer"])
-        elif op == "session_lost":
-            if message["session"] in self._sessions:
-                self._sessions.pop(message["session"])()
-            elif message["session"] not in self._withdrawn:
+        elif op == "waiting":
+            if message["peer"] not in self._fetch_peers.values():
                 raise ValueError(op)
-        elif op == "withdrawn":
-            self._withdrawn.remove(message["session"])
+            self._peers[message["peer"]].take_wait()
+        elif op in ("serving", "serve_failed", "session_lost", "withdrawn"):
+            self._sessions.take(message)
         elif op == "failed":
             self._break(LaneError(said(message["message"]), fix="it is started again by itself"))
-        elif op in ("serving", "serve_failed"):
-            served = self._opening[message["session"]]
-            if served.done():
-                raise ValueError(op)
-            if op == "serving":
-                served.set_result(None)
-            else:
-                served.set_exception(LaneError(f"the lane cannot serve: {said(message['reason'])}."))
         else:
             raise ValueError(op)
 
@@ -265,7 +267,7 @@ class UcxTransport:
         if self._broken is None:
             self._broken = error
             self._worker.end()
-            for waiting in (*self._fetches.values(), *self._opening.values()):
+            for waiting in self._fetches.values():
                 if not waiting.done():
                     waiting.set_exception(error)
                     waiting.exception()
@@ -274,7 +276,5 @@ class UcxTransport:
             self._leaving.clear()
             self._fetches.clear()
             self._fetch_peers.clear()
-            for on_end in self._sessions.values():
-                on_end()
-            self._sessions.clear()
+            self._sessions.end_all(error)
         return error

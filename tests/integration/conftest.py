@@ -26,6 +26,7 @@ from pyrdma.transport.ucx import UcxTransport
 
 DEADLINE_S = 20.0
 WORKERS = Path(__file__).with_name("lane_workers.py")
+LABS = Path(__file__).with_name("labs")
 
 
 async def until(condition: Callable[[], Any], what: str = "") -> None:
@@ -264,6 +265,32 @@ def listeners_of() -> Callable[[int], list[tuple[str, int]]]:
         return found
 
     return read
+
+
+def _load(name: str) -> Any:
+    """Return a module of ``labs/``; tests are no packages, so it has no name to import it by."""
+    if name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(name, LABS / f"{name}.py")
+        assert specification is not None
+        assert specification.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def network_lab() -> Any:
+    """The class of a lab of so many machines on one network, from ``labs/namespaces.py``."""
+    namespaces = _load("namespaces")
+    if reason := namespaces.why_not():
+        pytest.skip(reason)
+    return namespaces.Lab
+
+
+@pytest.fixture(scope="session")
+def fault_proxy() -> Any:
+    """The class of a TCP proxy with faults to a host and port, from ``labs/fault_proxy.py``."""
+    return _load("fault_proxy").FaultProxy
 
 
 assert PIECE_BYTES == 16 * MIB

@@ -101,8 +101,10 @@ class Hostile:
                     continue
                 self.say(op="truncated")
 
-    def on_connect(self, _message: dict[str, Any], _fds: list[int]) -> None:
-        """Say nothing."""
+    def on_connect(self, message: dict[str, Any], _fds: list[int]) -> None:
+        """Say nothing, or that a source waits that nobody has asked."""
+        if self.mode == "waits_unasked":
+            self.say(op="waiting", peer=message["peer"] + 1_000)
 
     def on_disconnect(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Agree, unless the mode never answers."""
@@ -131,6 +133,9 @@ class Hostile:
             case "flood":
                 while True:
                     self.say(op="peer_lost", peer=message["peer"])
+            case "flood_of_waits":
+                while True:
+                    self.say(op="waiting", peer=message["peer"])
             case "flood_of_strangers":
                 while True:
                     self.say(op="session_lost", session=5)

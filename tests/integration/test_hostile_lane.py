@@ -38,7 +38,17 @@ def attack(bench: Any, runner: asyncio.Runner, mode: str, **options: Any) -> Exc
 
 @pytest.mark.parametrize(
     "mode",
-    ["unknown_fetch", "twice", "unhashable", "no_reason", "no_operation", "flood", "flood_of_strangers"],
+    [
+        "unknown_fetch",
+        "twice",
+        "unhashable",
+        "no_reason",
+        "no_operation",
+        "flood",
+        "flood_of_strangers",
+        "flood_of_waits",
+        "waits_unasked",
+    ],
 )
 def test_a_worker_that_breaks_its_contract_is_ended_at_once(
     lane_bench: Any, loop_runner: asyncio.Runner, has_ended: Any, mode: str

@@ -150,7 +150,7 @@ def test_a_source_does_not_grow_with_sessions(
         async def sessions(count: int) -> None:
             for _ in range(count):
                 one = await lane_bench.grant("s", source, puller)
-                peer = await puller.connect(one.grant)
+                peer = await puller.connect(one.grant, on_wait=lambda: None)
                 await puller.fetch(peer, one.grant, 0, PIECE_BYTES, 0)
                 await puller.disconnect(peer)
             await wait_until(lambda: not source._sessions, "for all sessions to end")
@@ -268,7 +268,7 @@ def test_letting_go_of_a_stopped_source_is_quick(lane_bench: Any, loop_runner: a
     async def run() -> None:
         puller = await lane_bench.worker()
         source, one = await lane_bench.source("stopped", puller)
-        peer = await puller.connect(one.grant)
+        peer = await puller.connect(one.grant, on_wait=lambda: None)
         await puller.fetch(peer, one.grant, 0, PIECE_BYTES, 0)
         os.kill(source.pid, signal.SIGSTOP)
         waiting = [
@@ -295,7 +295,7 @@ def test_pieces_asked_of_a_source_that_dies_end_by_themselves(
     async def run() -> None:
         puller = await lane_bench.worker()
         source, one = await lane_bench.source("killed", puller)
-        peer = await puller.connect(one.grant)
+        peer = await puller.connect(one.grant, on_wait=lambda: None)
         await puller.fetch(peer, one.grant, 0, PIECE_BYTES, 0)
         os.kill(source.pid, signal.SIGSTOP)
         waiting = [
@@ -403,12 +403,12 @@ def test_a_range_beyond_the_image_is_refused_and_the_source_lives(
     async def run() -> None:
         puller = await lane_bench.worker()
         source, one = await lane_bench.source("s", puller)
-        peer = await puller.connect(one.grant)
+        peer = await puller.connect(one.grant, on_wait=lambda: None)
         for offset, nbytes in ((lane_bench.nbytes - 1, 2), (2**63, 1), (0, PIECE_BYTES + 1)):
             with pytest.raises(Exception, match="fetch failed"):
                 await asyncio.wait_for(puller.fetch(peer, one.grant, offset, nbytes, 0), 5)
             await puller.disconnect(peer)
-            peer = await puller.connect(one.grant)
+            peer = await puller.connect(one.grant, on_wait=lambda: None)
         _, two = source, await lane_bench.grant("t", source, puller)
         await lane_bench.pull(puller, [two])
 

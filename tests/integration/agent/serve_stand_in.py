@@ -48,7 +48,7 @@ async def main() -> None:
     paths = Paths(options.state, options.state / "run")
     cache = CacheConfig(memory_bytes=options.memory_mib * MIB, prefault=False)
     await serve(
-        ServeConfig(paths, options.name, options.spares),
+        ServeConfig(paths, options.name, options.spares, donates=True, lease_ttl_s=600.0, mdns=()),
         start_cache=lambda: CacheClient.start(cache),
         launcher=StandInLauncher(options.state),
         peers=[PeerClient(address) for address in options.peer],

@@ -15,7 +15,7 @@ from agent.errors import PeerNodeError, UnknownModelError
 from agent.resolve import ModelRef
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import peer_error
-from agent.rpc.node import NodeService
+from agent.rpc.node import LendingService
 from agent.rpc.peer import PeerClient
 from agent.rpc.pyrdma_pb2_grpc import NodeServicer, NodeStub, add_NodeServicer_to_server
 from agent.rpc.server import bind, make_server
@@ -100,7 +100,7 @@ def test_a_peer_is_found_by_name_and_by_image(tmp_path: Path) -> None:
         assert await peer.find(ModelRef("n", None)) is None
         assert await peer.find(ModelRef("m", OTHER)) is None
 
-    with_holder(tmp_path, lambda: NodeService(Holder()), work)
+    with_holder(tmp_path, lambda: LendingService(Holder()), work)
 
 
 def test_a_manifest_is_believed_only_by_its_id(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_manifest_is_believed_only_by_its_id(tmp_path: Path) -> None:
         with pytest.raises(ManifestError):
             await peer.manifest(OTHER)
 
-    with_holder(tmp_path, lambda: NodeService(Holder()), work)
+    with_holder(tmp_path, lambda: LendingService(Holder()), work)
 
 
 def test_a_manifest_without_end_is_cut(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_source_is_open_exactly_as_long_as_the_puller_holds_it(tmp_path: Path)
         await holder.changed.wait()
         assert holder.open == 0
 
-    with_holder(tmp_path, lambda: NodeService(holder), work)
+    with_holder(tmp_path, lambda: LendingService(holder), work)
 
 
 def test_a_source_ends_at_its_deadline(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_source_ends_at_its_deadline(tmp_path: Path) -> None:
         async with peer.open_source(MANIFEST.image_id, b"abc", 0.3):
             await holder.changed.wait()
 
-    with_holder(tmp_path, lambda: NodeService(holder), work)
+    with_holder(tmp_path, lambda: LendingService(holder), work)
 
 
 def test_a_peers_refusal_is_the_peers_with_its_sentence(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_peers_refusal_is_the_peers_with_its_sentence(tmp_path: Path) -> None:
             await peer.manifest(ImageId(b"\x09" * 32))
         assert caught.value.fix == "ask another"
 
-    with_holder(tmp_path, lambda: NodeService(Holder()), work)
+    with_holder(tmp_path, lambda: LendingService(Holder()), work)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_malformed_request_of_a_peer_is_refused(tmp_path: Path, method: str, r
             assert "refused: " in peer_error(caught.value, "p").message
         assert await peer.describe() == "holder"
 
-    with_holder(tmp_path, lambda: NodeService(Holder()), work)
+    with_holder(tmp_path, lambda: LendingService(Holder()), work)
 
 
 def test_a_peer_that_is_not_there_is_said(tmp_path: Path) -> None:

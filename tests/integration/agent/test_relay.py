@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.daemon.pipes import StreamPipe
 from agent.daemon.relay import HOST, Relay
 from agent.limits import MAX_RELAY_CONNECTIONS, RELAY_BUFFER_BYTES
 
@@ -22,7 +23,7 @@ def with_relay(path: Path, serve: Serve, work: Callable[[Relay], Awaitable[None]
     async def run() -> None:
         async with asyncio.timeout(60):
             server = await asyncio.start_unix_server(serve, str(path / "s"))
-            relay = await Relay.open(path / "s")
+            relay = await Relay.open(lambda: StreamPipe.to(path / "s"))
             try:
                 await work(relay)
             finally:
@@ -148,7 +149,7 @@ def test_a_runner_that_is_gone_closes_the_callers_connection(tmp_path: Path) -> 
     """Not a hang."""
 
     async def run() -> None:
-        relay = await Relay.open(tmp_path / "nothing")
+        relay = await Relay.open(lambda: StreamPipe.to(tmp_path / "nothing"))
         reader, writer = await asyncio.open_connection(HOST, relay.port)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)

@@ -6,18 +6,20 @@ import grpc
 import pytest
 
 from agent.error_table import TABLE, ExitCode, from_code, row_of
-from agent.errors import AgentError, InternalError
+from agent.errors import AgentError, InternalError, Reported
+from federation.errors import FederationError
 from pyrdma.errors import Error
 
-KINDS: list[type[Error]] = sorted(TABLE, key=lambda kind: kind.code)
+KINDS: list[type[Error | FederationError]] = sorted(TABLE, key=lambda kind: kind.code)
 
 
-def _tree(root: type[Error]) -> set[type[Error]]:
+def _tree(root: type[Error | FederationError]) -> set[type[Error | FederationError]]:
     return {root}.union(*(_tree(child) for child in root.__subclasses__()))
 
 
-def _ours() -> set[type[Error]]:
-    return {kind for kind in _tree(Error) if kind.__module__ in ("pyrdma.errors", "agent.errors")}
+def _ours() -> set[type[Error | FederationError]]:
+    modules = ("pyrdma.errors", "agent.errors", "federation.errors")
+    return {kind for root in Reported for kind in _tree(root) if kind.__module__ in modules}
 
 
 def test_every_error_has_a_row_of_its_own() -> None:
@@ -42,7 +44,7 @@ def test_every_status_is_one_of_grpc() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_code_leads_back_to_its_class(kind: type[Error]) -> None:
+def test_a_code_leads_back_to_its_class(kind: type[Error | FederationError]) -> None:
     """Code, sentence and fix give the same error again."""
     again = from_code(kind.code, "It broke.", "mend it")
     assert type(again) is kind

@@ -14,7 +14,7 @@ import pytest
 from blake3 import blake3
 
 from agent.errors import StateError
-from agent.state import LeaseRecord, NameRecord, Store
+from agent.state import LeaseRecord, NameRecord, StateFile, Store
 from agent.state.migrations import MIGRATIONS
 from agent.state.sqlite import file_system_of, refuse_network_file_system, wal_is_safe
 from pyrdma.image import Layout, Manifest, TensorSpan
@@ -34,11 +34,11 @@ def _lease(key: str, image: Manifest, created_at: float = 1.0) -> LeaseRecord:
 
 def _with(path: Path, work: Callable[[Store], Awaitable[T]]) -> T:
     async def run() -> T:
-        store = await Store.open(path)
+        file = await StateFile.open(path)
         try:
-            return await work(store)
+            return await work(Store(file))
         finally:
-            await store.close()
+            await file.close()
 
     return asyncio.run(run())
 
@@ -102,7 +102,7 @@ def test_every_commit_is_synced_and_the_journal_is_safe_for_this_sqlite(tmp_path
     """The settings are the ones that the version needs."""
 
     async def look(store: Store) -> tuple[str, int]:
-        return await store._read(
+        return await store._file.read(
             lambda db: (
                 db.execute("PRAGMA journal_mode").fetchone()[0],
                 db.execute("PRAGMA synchronous").fetchone()[0],
@@ -188,8 +188,8 @@ def test_a_full_disk_refuses_the_write_says_so_and_heals(tmp_path: Path) -> None
     image = _manifest("a")
 
     async def work(store: Store) -> None:
-        (pages,) = await store._read(lambda db: db.execute("PRAGMA page_count").fetchone())
-        await store._read(lambda db: db.execute(f"PRAGMA max_page_count={pages}").fetchone())
+        (pages,) = await store._file.read(lambda db: db.execute("PRAGMA page_count").fetchone())
+        await store._file.read(lambda db: db.execute(f"PRAGMA max_page_count={pages}").fetchone())
 
         async def fill() -> None:
             for number in range(1000):
@@ -199,7 +199,7 @@ def test_a_full_disk_refuses_the_write_says_so_and_heals(tmp_path: Path) -> None
             await fill()
         assert store.fault
         kept = len(await store.leases(include_ended=True))
-        await store._read(lambda db: db.execute("PRAGMA max_page_count=100000").fetchone())
+        await store._file.read(lambda db: db.execute("PRAGMA max_page_count=100000").fetchone())
         await store.put_lease(_lease("after", image))
         assert not store.fault
         assert len(await store.leases(include_ended=True)) == kept + 1

@@ -17,7 +17,7 @@ from agent.daemon.supply import Found, Supplied, Supply
 from agent.daemon.transfers import Transfers
 from agent.local.views import NoteView
 from agent.resolve import ModelRef, Offer
-from agent.state import Store
+from agent.state import StateFile, Store
 from pyrdma.cache.client import CacheStatus, Progress, PullReport, PullSource, SourceGrant
 from pyrdma.errors import LaneError
 from pyrdma.image import ImageId, Manifest, lay_out
@@ -95,7 +95,8 @@ def provide(
     """Supply images at once; return the outcomes and the states of all transfers, newest first."""
 
     async def run() -> tuple[list[Supplied], list[str]]:
-        store = await Store.open(folder / "state.sqlite3")
+        file = await StateFile.open(folder / "state.sqlite3")
+        store = Store(file)
 
         async def start() -> Any:
             return cache
@@ -107,13 +108,13 @@ def provide(
         catalogue = Catalogue(store, keeper, launcher, transfers)
         peers: Any = [peer]
         try:
-            supply = Supply(catalogue, keeper, transfers, peers)
+            supply = Supply(catalogue, keeper, transfers, lambda: peers)
             work = [supply.provide("m", Found(image.image_id, ()), told.append) for image in images]
             supplied = await asyncio.gather(*work)
             return supplied, [transfer.state for transfer in transfers.list()]
         finally:
             await keeper.close()
-            await store.close()
+            await file.close()
 
     return asyncio.run(run())
 

@@ -29,7 +29,7 @@ def through_json(value: object) -> dict[str, object]:
 
 def test_every_value_reads_back_equal() -> None:
     """Status, progress, report and grant; sessions keep all their 64 bits."""
-    replica = ReplicaStatus(ImageId(bytes(range(32))), 5, 1, 0, 2)
+    replica = ReplicaStatus(ImageId(bytes(range(32))), 5, 1, 0, 2, True)
     status = CacheStatus(9, 8, 7, (replica, replica), (WorkerStatus("tcp", 12),))
     assert status_from_json(through_json(status_to_json(status))) == status
     source = SourceProgress("uni-a", "tcp", 3, "dropped", "stalled")

@@ -13,7 +13,7 @@ _u64 = st.integers(0, 2**64 - 1)
 _tags = st.integers(0, TAG_BITS).map(lambda bits: DATA_TAG | bits)
 
 
-@given(st.sampled_from([Kind.REQUEST, Kind.REFUSE]), _u64, _u64, _u64, _tags)
+@given(st.sampled_from([Kind.REQUEST, Kind.REFUSE, Kind.WAIT]), _u64, _u64, _u64, _tags)
 def test_a_frame_survives_its_encoding(kind: Kind, session: int, offset: int, nbytes: int, tag: int) -> None:
     """Every frame reads back equal, in 48 bytes."""
     frame = Frame(kind, session, offset, nbytes, tag)

@@ -401,6 +401,28 @@ def test_a_cancelled_pull_leaves_nothing_behind_that_writes(bench: Bench) -> Non
     assert ctypes.string_at(bench.target.address(0, 16), 16) == b"\xee" * 16
 
 
+def test_a_cancellation_that_comes_together_with_a_piece_is_not_lost(bench: Bench) -> None:
+    """Whoever gives up in the turn in which a piece is proven gives up all the same."""
+
+    class FirstOnly(Source):
+        async def answer(self, session: int, offset: int, nbytes: int, into: int) -> None:
+            if offset:
+                await asyncio.Event().wait()
+            await super().answer(session, offset, nbytes, into)
+
+    async def scenario() -> None:
+        network = MemoryNetwork()
+        lane, source = Puller(network), FirstOnly(network, "a")
+        await source.serve(SESSION, b"puller", bench.image, bench.nbytes, on_end=lambda: None)
+        one = Pull(bench.manifest, bench.target, set(), transport=lane, threads=bench.threads)
+        wanted = [PullSource("a", SourceGrant(SESSION, "memory", source.address))]
+        running = asyncio.create_task(one.run(wanted, lambda _: running.cancel()))
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(running), 2)
+
+    asyncio.run(scenario())
+
+
 def test_a_slot_that_changes_while_it_is_read_proves_what_was_written(bench: Bench) -> None:
     """The digest is of the copy: a worker that rewrites its slot gets a wrong digest or a right image."""
     stop = threading.Event()

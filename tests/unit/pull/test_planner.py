@@ -13,6 +13,7 @@ from pyrdma.limits import (
     MAX_BAD_PIECES,
     MAX_PIECE_DEADLINE_S,
     MIN_PIECE_DEADLINE_S,
+    WAIT_EVERY_S,
     WINDOW_PIECES,
 )
 from pyrdma.pull.planner import Drop, Effect, Fetch, PullPlan, SourceState
@@ -109,6 +110,60 @@ def test_rule_3_a_source_that_is_asked_for_nothing_cannot_stall() -> None:
     assert drops(plan.tick(3.9)) == []
     assert plan.sources[1].state is SourceState.ACTIVE
     assert drops(plan.tick(1000.0)) == [0], "the one with the slot is late, the other was asked for nothing"
+
+
+def test_rule_3_a_source_that_waits_itself_is_given_more_time() -> None:
+    """Each sign gives it another allowance, and the next piece is as good as any."""
+    plan = PullPlan(6, 8)
+    plan.add_source("forwards", 0.0)
+    bring(plan, 0, 0, 1.0)
+    for now_s in (4.0, 11.0, 18.0, 25.0):
+        plan.waits(0, now_s)
+        assert plan.next_deadline_s() == now_s + 8.0
+        assert plan.tick(now_s + 7.9) == []
+    bring(plan, 1, 0, 30.0)
+    assert drops(plan.tick(37.9)) == []
+    assert plan.sources[0].state is SourceState.ACTIVE
+
+
+def test_rule_3_a_source_that_stops_saying_that_it_waits_is_stalled() -> None:
+    """Its allowance runs from its last sign; the reason counts from its last piece."""
+    plan = PullPlan(6, 8)
+    plan.add_source("a", 0.0)
+    plan.waits(0, 9.0)
+    assert plan.tick(18.9) == []
+    assert plan.tick(19.0) == [Drop(0, "stalled: no piece for 19 s")]
+
+
+def test_rule_3_a_source_that_always_says_it_waits_is_dropped_at_the_bound() -> None:
+    """Its word is worth no more than the longest time for one piece, before its first piece and later."""
+    plan = PullPlan(6, 8)
+    plan.add_source("says so", 0.0)
+    now_s = 0.0
+    while now_s < 50.0:
+        plan.waits(0, now_s)
+        now_s += WAIT_EVERY_S
+    bring(plan, 0, 0, now_s)
+    began_s = now_s
+    while not (effects := plan.tick(now_s)):
+        assert now_s <= began_s + MAX_PIECE_DEADLINE_S
+        plan.waits(0, now_s)
+        now_s += WAIT_EVERY_S
+    assert now_s == began_s + MAX_PIECE_DEADLINE_S
+    assert effects == [Drop(0, "stalled: no piece for 120 s")]
+
+
+def test_rule_3_a_source_that_waits_while_it_is_asked_for_nothing_gains_nothing() -> None:
+    """Signs from before it was asked give no time."""
+    plan = PullPlan(2, 1)
+    plan.add_source("a", 0.0)
+    plan.add_source("b", 0.0)
+    plan.waits(1, 0.5)
+    assert plan.next_deadline_s() == FIRST_PIECE_DEADLINE_S
+    assert drops(plan.tick(FIRST_PIECE_DEADLINE_S)) == [0]
+    assert plan.next_deadline_s() is None, "the slot is free only when the lane has let go"
+    plan.refused(0, 0, "gone", 11.0)
+    assert plan.next_deadline_s() == 11.0 + FIRST_PIECE_DEADLINE_S
 
 
 def test_rule_3_a_dropped_source_sets_no_deadline() -> None:
@@ -219,11 +274,11 @@ def test_a_wrong_copy_does_not_lose_a_piece_that_is_still_on_its_way() -> None:
 
 
 class World:
-    """Random sources around a plan: each delivers, lies, refuses or falls silent, in random order."""
+    """Random sources around a plan: each delivers, lies, refuses, is silent or says that it waits."""
 
     def __init__(self, seed: int, *, slots: int, pieces: int, kinds: list[str]) -> None:
         self.random = random.Random(seed)
-        self.now_s = 1000.0
+        self.now_s = self.quiet_since_s = 1000.0
         self.slots = slots
         self.had = set(self.random.sample(range(pieces), self.random.randrange(pieces)))
         self.plan = PullPlan(pieces, slots, proven=self.had)
@@ -268,8 +323,10 @@ class World:
         live = [
             (piece, source)
             for piece, source in self.flying
-            if source in self.letting_go or self.kinds[source] != "silent"
+            if source in self.letting_go or self.kinds[source] not in ("silent", "waits")
         ]
+        if live or self.proving:
+            self.quiet_since_s = self.now_s
         if self.proving and self.random.random() < 0.5:
             piece, source = self.proving.pop(self.random.randrange(len(self.proving)))
             right = not (self.kinds[source] == "liar" and self.random.random() < 0.7)
@@ -290,11 +347,17 @@ class World:
         elif not self.proving:
             deadline_s = plan.next_deadline_s()
             assert deadline_s is not None, "nothing is under way and nothing is waited for"
-            self.now_s = max(self.now_s, deadline_s)
+            assert deadline_s <= self.quiet_since_s + MAX_PIECE_DEADLINE_S
+            waiting = {source for _, source in self.flying if self.kinds[source] == "waits"}
+            for source in waiting:
+                plan.waits(source, self.now_s)
+            self.now_s = (
+                min(self.now_s + WAIT_EVERY_S, deadline_s) if waiting else max(self.now_s, deadline_s)
+            )
             self.carry_out(plan.tick(self.now_s))
 
 
-_kinds = st.lists(st.sampled_from(["honest", "liar", "refuses", "silent"]), min_size=1, max_size=6)
+_kinds = st.lists(st.sampled_from(["honest", "liar", "refuses", "silent", "waits"]), min_size=1, max_size=6)
 
 
 @settings(max_examples=400, deadline=None)

@@ -1,0 +1,130 @@
+"""What a node donates, put together: memory with a weight cache, spare runners, and the leases that run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from agent.daemon.cache_keeper import CacheKeeper
+from agent.daemon.catalogue import Catalogue
+from agent.daemon.config import ServeConfig
+from agent.daemon.faces import Emit, Order, Report, ReportedDevice, ReportedImage
+from agent.daemon.image_socket import ImageSocket
+from agent.daemon.leases import Leases
+from agent.daemon.lending import Lending
+from agent.daemon.parts import Launcher, Lender, StartCache
+from agent.daemon.pipes import Pipe
+from agent.daemon.spares import Spares
+from agent.daemon.supply import Supply
+from agent.daemon.transfers import Transfers
+from agent.limits import MAX_REPORTED_IMAGES, MAX_REPORTED_NAMES
+from agent.local.views import GrantedView
+from agent.state import Store
+
+CPU_DEVICE = "cpu0"
+"""The one device of a machine that donates host memory and its processor."""
+
+
+class Host:
+    """One node's donation. Made by ``start``, ended by ``close``.
+
+    Args:
+        here: this node as ``SITE/NODE``; empty outside a site.
+        forwards: whether images on their way here are offered to this site's nodes.
+        lenders: returns who may hold images that this node lacks.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        store: Store,
+        keeper: CacheKeeper,
+        launcher: Launcher,
+        *,
+        here: str,
+        forwards: bool,
+        lenders: Callable[[], Sequence[Lender]],
+    ) -> None:
+        self._store = store
+        self.keeper = keeper
+        self.transfers = Transfers()
+        self.spares = Spares(launcher, config.spares)
+        self.catalogue = Catalogue(store, keeper, launcher, self.transfers)
+        self.supply = Supply(self.catalogue, keeper, self.transfers, lenders)
+        self.leases = Leases(store, self.supply, keeper, self.spares, config.paths, here)
+        self.lending = Lending(config.name, self.catalogue, keeper, forwards=forwards)
+        self.images = ImageSocket(config.paths.image_socket, self.catalogue, keeper)
+
+    @classmethod
+    async def start(
+        cls,
+        config: ServeConfig,
+        store: Store,
+        *,
+        start_cache: StartCache,
+        launcher: Launcher,
+        here: str,
+        forwards: bool,
+        lenders: Callable[[], Sequence[Lender]],
+    ) -> Host:
+        """Start the cache and the first spare.
+
+        Raises:
+            LocalError: this node cannot give what it was told to.
+        """
+        async with AsyncExitStack() as undo:
+            keeper = CacheKeeper(start_cache)
+            undo.push_async_callback(keeper.close)
+            await keeper.start()
+            undo.pop_all()
+        host = cls(config, store, keeper, launcher, here=here, forwards=forwards, lenders=lenders)
+        host.spares.start()
+        return host
+
+    async def close(self) -> None:
+        """End leases, spares and cache, in this order."""
+        await self.leases.close()
+        await self.spares.close()
+        await self.keeper.close()
+
+    async def report(self, address: str, ended: tuple[tuple[str, str], ...]) -> Report:
+        """Return this node's word on itself, for its gateway."""
+        cache = await self.keeper.view()
+        names: dict[bytes, list[str]] = {}
+        for record in await self._store.names():
+            if record.folder:
+                names.setdefault(bytes(record.image_id), []).append(record.name)
+        replicas = (await self.keeper.replicas())[:MAX_REPORTED_IMAGES]
+        device = ReportedDevice(CPU_DEVICE, "cpu", cache.budget_bytes)
+        return Report(
+            address=address,
+            devices=(device,) if cache.up else (),
+            images=tuple(
+                ReportedImage(
+                    one.image_id,
+                    one.total_bytes,
+                    one.verified_pieces == one.pieces,
+                    tuple(names.get(bytes(one.image_id), ())[:MAX_REPORTED_NAMES]),
+                )
+                for one in replicas
+            ),
+            leases=self.leases.lent,
+            spares_ready=self.spares.view().ready,
+            transfer_bytes_per_s=self.transfers.pace(),
+            donating=cache.up,
+            ended=ended,
+        )
+
+    # --- as the gateway's ``Host`` ------------------------------------------------------------------------
+
+    async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
+        """Start a lease here; returns when it answers."""
+        return await self.leases.start_runner(order, emit)
+
+    async def stop_runner(self, lease_id: str, reason: str) -> None:
+        """End a lease here."""
+        await self.leases.stop_runner(lease_id, reason)
+
+    async def connect(self, lease_id: str) -> Pipe:
+        """Open a connection to a runner here."""
+        return await self.leases.connect(lease_id)

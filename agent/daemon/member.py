@@ -1,0 +1,168 @@
+"""This node as a member of its site when another node is the gateway: it reports, and carries out orders.
+
+Rules: a report goes out every ``REPORT_EVERY_S``, and at once when a lease has ended; the gateway answers how
+long each lease still has. Only the gateway's orders get here (``agent.site.trust``); what only a gateway can do is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from agent.daemon.faces import Emit, Gateway, Order, Report, Wish
+from agent.daemon.leases import Leases
+from agent.daemon.pipes import Pipe
+from agent.errors import NotGatewayError, RequestError
+from agent.limits import MAX_REPORTED_IMAGES, REPORT_EVERY_S
+from agent.local.views import FederationView, GrantedView
+from federation.errors import FederationError
+from federation.identity.names import NodeIdentity
+from pyrdma.errors import Error
+
+_log = logging.getLogger(__name__)
+
+
+class Member:
+    """A node that is not its site's gateway.
+
+    Args:
+        gateway: how the gateway is asked.
+        describe: returns this node's word on itself, given the leases that ended lately.
+        running: the leases that run here; ``None`` where nothing is donated.
+        gateway_name: for sentences.
+        unreached: told when the gateway could not be reached, so that it is looked for elsewhere.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        describe: Callable[[tuple[tuple[str, str], ...]], Awaitable[Report]],
+        running: Leases | None,
+        gateway_name: str,
+        unreached: Callable[[], None],
+    ) -> None:
+        self.broker = gateway
+        self._gateway = gateway
+        self._describe = describe
+        self._running = running
+        self._gateway_name = gateway_name
+        self._unreached = unreached
+        self._ended: dict[str, str] = {}
+        self._news = asyncio.Event()
+        self._reporting: asyncio.Task[None] | None = None
+        self._fault = ""
+        if running is not None:
+            running.on_end = self._note_end
+
+    def start(self) -> None:
+        """Begin to report."""
+        self._reporting = asyncio.create_task(self._report_always(), name="report")
+
+    async def close(self) -> None:
+        """Stop reporting."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+            await asyncio.gather(self._reporting, return_exceptions=True)
+
+    async def leave_site(self) -> None:
+        """Have the gateway strike this node off its list."""
+        await self._gateway.leave()
+
+    async def federation(self) -> FederationView:
+        """Return what the gateway says of the site and the consortium."""
+        return await self._gateway.federation()
+
+    # --- what the gateway orders --------------------------------------------------------------------------
+
+    async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
+        """Run a lease here."""
+        if self._running is None:
+            raise RequestError("this node donates nothing.", fix="name another node")
+        return await self._running.start_runner(order, emit)
+
+    async def stop_runner(self, lease_id: str, reason: str) -> None:
+        """End a lease that runs here."""
+        if self._running is not None:
+            await self._running.stop_runner(lease_id, reason)
+
+    async def connect(self, lease_id: str, who: NodeIdentity) -> Pipe:
+        """Open a connection to a runner here, for the gateway."""
+        if self._running is None or who.node != self._gateway_name:
+            self._refuse()
+        return await self._running.connect(lease_id)
+
+    # --- what only a gateway can do -----------------------------------------------------------------------
+
+    async def report(self, report: Report, who: NodeIdentity) -> dict[str, float]:
+        """Refuse."""
+        del report, who
+        self._refuse()
+
+    async def renew_certificate(self, csr: bytes, who: NodeIdentity) -> bytes:
+        """Refuse."""
+        del csr, who
+        self._refuse()
+
+    async def leave(self, who: NodeIdentity) -> None:
+        """Refuse."""
+        del who
+        self._refuse()
+
+    async def borrow(self, wish: Wish, who: NodeIdentity, emit: Emit) -> GrantedView:
+        """Refuse."""
+        del wish, who, emit
+        self._refuse()
+
+    async def renew(self, lease_id: str, who: NodeIdentity) -> float:
+        """Refuse."""
+        del lease_id, who
+        self._refuse()
+
+    async def release(self, lease_id: str, reason: str, who: NodeIdentity) -> str:
+        """Refuse."""
+        del lease_id, reason, who
+        self._refuse()
+
+    async def attend(self, lease_id: str, who: NodeIdentity) -> str:
+        """Refuse."""
+        del lease_id, who
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise NotGatewayError(
+            "this node is not the gateway of its site.", fix=f"ask its gateway, {self._gateway_name}"
+        )
+
+    # --- reports ------------------------------------------------------------------------------------------
+
+    def _note_end(self, lease_id: str, reason: str) -> None:
+        if len(self._ended) < MAX_REPORTED_IMAGES:
+            self._ended[lease_id] = reason
+        self._news.set()
+
+    async def _report_always(self) -> None:
+        while True:
+            self._news.clear()
+            ended = tuple(self._ended.items())
+            try:
+                left = await self._gateway.report(await self._describe(ended))
+            except (Error, FederationError) as error:
+                if error.message != self._fault:
+                    _log.warning("no report to the gateway: %s", error.message)
+                self._fault = error.message
+                self._unreached()
+            else:
+                if self._fault:
+                    _log.info("the gateway %s takes reports again", self._gateway_name)
+                self._fault = ""
+                for lease_id, _ in ended:
+                    self._ended.pop(lease_id, None)
+                if self._running is not None:
+                    self._running.set_times(left)
+            try:
+                await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)
+            except TimeoutError:
+                pass

@@ -1,0 +1,115 @@
+"""This node's place in its site, as its own people see it: at the gateway, and at any other node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.daemon.member import Member
+from agent.errors import NotGatewayError, RequestError
+from agent.gateway.gateway import Gateway
+from agent.gateway.neighbours import Neighbours
+from agent.local.views import FederationView, InviteView
+from agent.site.enrolment import Enrolment
+from agent.site.home import SiteConfig, SiteHome
+from agent.site.keyring import Keyring
+from agent.site.models_list import write_models_list
+from agent.site.registry_watch import RegistryWatch
+from agent.state import Store
+
+
+class GatewayPlace:
+    """The gateway's own view."""
+
+    def __init__(
+        self,
+        config: SiteConfig,
+        home: SiteHome,
+        *,
+        gateway: Gateway,
+        neighbours: Neighbours,
+        watch: RegistryWatch,
+        keyring: Keyring,
+        enrolment: Enrolment,
+        store: Store,
+    ) -> None:
+        self._config = config
+        self._home = home
+        self._gateway = gateway
+        self._neighbours = neighbours
+        self._watch = watch
+        self._keyring = keyring
+        self._enrolment = enrolment
+        self._store = store
+
+    async def federation(self) -> FederationView:
+        """Return the site's view of itself and of the consortium."""
+        expires_at = self._keyring.validity()[1]
+        return replace(await self._gateway.federation(), certificate_expires_at=expires_at)
+
+    async def refresh(self) -> FederationView:
+        """Read the registry now and ask every site how it is."""
+        await self._watch.refresh()
+        await self._neighbours.ask_all()
+        return await self.federation()
+
+    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
+        """Make an invite for a node of this site."""
+        return InviteView(*await self._enrolment.invite(node, lifetime_s, cidr))
+
+    async def leave(self, node: str) -> str:
+        """Put a node out of the site."""
+        if not node or node == self._config.node:
+            raise RequestError(
+                "a gateway cannot leave its own site while it runs.",
+                fix="stop the agent, then: pyrdma-agent leave",
+            )
+        was = await self._gateway.strike(node, put_out=True)
+        if not was:
+            raise RequestError(f"{node} is no node of {self._config.site}.", fix="see: pyrdma-agent nodes")
+        return f"{node} is no longer a node of {self._config.site}; its leases end."
+
+    async def published(self) -> None:
+        """Sign the list of models anew."""
+        await write_models_list(self._config, self._home, self._store)
+
+
+class NodePlace:
+    """Any other node's view: what the gateway says, with this node's own part."""
+
+    def __init__(self, config: SiteConfig, *, member: Member, keyring: Keyring) -> None:
+        self._config = config
+        self._member = member
+        self._keyring = keyring
+
+    async def federation(self) -> FederationView:
+        """Return the site's view of itself and of the consortium."""
+        said = await self._member.federation()
+        expires_at = self._keyring.validity()[1]
+        return replace(
+            said, node=self._config.node, role=self._config.role, certificate_expires_at=expires_at
+        )
+
+    async def refresh(self) -> FederationView:
+        """Return what the gateway says; it alone reads the registry."""
+        return await self.federation()
+
+    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
+        """Refuse: the gateway has the CA."""
+        del node, lifetime_s, cidr
+        raise NotGatewayError(
+            f"{self._config.node} is not the gateway of {self._config.site}.",
+            fix=f"run this on {self._config.gateway_node}",
+        )
+
+    async def leave(self, node: str) -> str:
+        """Tell the gateway that this node leaves."""
+        if node and node != self._config.node:
+            raise NotGatewayError(
+                f"{self._config.node} is not the gateway of {self._config.site}.",
+                fix=f"run this on {self._config.gateway_node}",
+            )
+        await self._member.leave_site()
+        return f"{self._config.gateway_node} has struck {self._config.node} off its list."
+
+    async def published(self) -> None:
+        """Do nothing: the next report says it."""

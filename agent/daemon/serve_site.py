@@ -1,0 +1,296 @@
+"""A node's part in its site, put together and run: identity, registry, gateway or member, ports, discovery.
+
+It joins what does not know each other: the daemon's parts, the gateway's, and the calls between agents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from grpc import aio
+
+from agent.daemon.borrowed import BorrowedLeases, boot_time_s
+from agent.daemon.config import ServeConfig
+from agent.daemon.faces import MemberFace, Report
+from agent.daemon.host import Host
+from agent.daemon.lending import NothingLent
+from agent.daemon.member import Member
+from agent.daemon.node import Node
+from agent.daemon.parts import Lender, NodeFace
+from agent.daemon.places import GatewayPlace, NodePlace
+from agent.gateway.broker import BrokerFor
+from agent.gateway.gateway import Gateway
+from agent.gateway.neighbours import Neighbours
+from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
+from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server
+from agent.rpc.identity import IdentityInterceptor
+from agent.rpc.leasing import GatewayClient, HostClient, SiteClient
+from agent.rpc.network import Channels, bind_network, network_server
+from agent.rpc.node import NodeService
+from agent.rpc.peer import LenderClient
+from agent.rpc.pyrdma_pb2_grpc import (
+    NodeStub,
+    SiteStub,
+    add_NodeServicer_to_server,
+    add_SiteServicer_to_server,
+)
+from agent.rpc.site import SiteService
+from agent.site.certificates import next_renewal_s, renew
+from agent.site.enrolment import Enrolment
+from agent.site.home import SiteConfig, SiteHome
+from agent.site.keyring import Keyring
+from agent.site.registry_watch import RegistryWatch
+from agent.site.trust import Trust
+from agent.site.whereabouts import Whereabouts
+from agent.state import LeaseRecord, RegistryMarks, SiteStore, StateFile, Store
+from federation.discovery.hints import Claim, Hints, Role
+from federation.discovery.mdns import Announcer, Browser
+from federation.errors import FederationError
+from federation.identity.authority import make_csr
+from federation.identity.keys import key_from_pem
+from federation.identity.names import NodeIdentity
+from federation.registry.client import RegistryClient
+from pyrdma.errors import Error
+
+_log = logging.getLogger(__name__)
+Renewing = Callable[[bytes], Awaitable[bytes]]
+"""Given a certificate request, returns a new certificate."""
+
+
+class SitePart:
+    """One node's part in its site; ``start`` needs the node's own donation first."""
+
+    def __init__(self, config: ServeConfig, home: SiteHome, file: StateFile, store: Store) -> None:
+        self._config = config
+        self._home = home
+        self._file = file
+        self._store = store
+        self.site: SiteConfig = home.load()
+        self._lenders: list[Lender] = []
+        self._gateway: Gateway | None = None
+        self._neighbours: Neighbours | None = None
+        self._reachable: dict[str, Lender] = {}
+
+    @property
+    def here(self) -> str:
+        """This node as ``SITE/NODE``."""
+        return f"{self.site.site}/{self.site.node}"
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this node is its site's gateway."""
+        return self.site.role == "gateway"
+
+    def lenders(self) -> Sequence[Lender]:
+        """Return who may hold images that this node lacks, as it stands now."""
+        if self._gateway is None or self._neighbours is None:
+            return tuple(self._lenders)
+        present = self._gateway.donor.state.fleet.present(boot_time_s())
+        nodes = [self._node_lender(one.node, one.address) for one in present if one.node != self.site.node]
+        return (*nodes, *(one.lender for one in self._neighbours.ready()))
+
+    async def start(
+        self, node: Node, host: Host | None, old: list[LeaseRecord], ending: AsyncExitStack
+    ) -> None:
+        """Open the ports and take this node's place.
+
+        Args:
+            node: told of its place.
+            host: what it donates.
+            old: leases that an agent before this one had borrowed and not given back.
+            ending: gets what has to be undone.
+
+        Raises:
+            SocketInUseError, StateError: it cannot be.
+        """
+        books = await SiteStore.of(self._file)
+        trust = Trust(self.site, self._home.authority_pem, books.is_member)
+        keyring = Keyring(self._home, trust)
+        self._channels = Channels(keyring.current)
+        ending.push_async_callback(self._channels.close)
+        server = network_server(IdentityInterceptor(trust.admit))
+        if self.is_gateway:
+            member, renewing = await self._start_gateway(node, host, books, trust, keyring, server, ending)
+        else:
+            member, renewing = await self._start_member(node, host, trust, keyring, ending)
+        lends: NodeFace = host.lending if host is not None else NothingLent(self.site.node)
+        add_NodeServicer_to_server(NodeService(lends, member), server)  # type: ignore[no-untyped-call]
+        bind_network(server, self.site.listen, keyring.current)
+        await server.start()
+        ending.push_async_callback(server.stop, SERVER_GRACE_S)
+        assert node.borrowed is not None, "a node in a site borrows"
+        ending.push_async_callback(node.borrowed.close)
+        _run(self._renew_always(keyring, renewing), ending)
+        if old:
+            _run(node.borrowed.give_back_old(old), ending)
+        _log.info("%s listens on %s as %s", self.here, self.site.listen, self.site.role)
+
+    async def _start_gateway(
+        self,
+        node: Node,
+        host: Host | None,
+        books: SiteStore,
+        trust: Trust,
+        keyring: Keyring,
+        server: aio.Server,
+        ending: AsyncExitStack,
+    ) -> tuple[MemberFace, Renewing]:
+        site, home = self.site, self._home
+        neighbours = Neighbours(trust, lambda name: self._site_peer(trust, name), time.monotonic)
+        authority = home.site_authority()
+
+        async def certificate(csr: bytes, who: NodeIdentity) -> bytes:
+            now_s = time.time()
+            return await renew(csr, who, config=site, store=books, authority=authority, now_s=now_s)
+
+        gateway = Gateway(
+            site,
+            host,
+            trust=trust,
+            neighbours=neighbours,
+            reach=lambda name, address: self._host_client(trust, name, address),
+            books=books,
+            certificate=certificate,
+            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            clock=boot_time_s,
+            lease_ttl_s=self._config.lease_ttl_s,
+            registry=lambda: watch.view(),
+        )
+        self._gateway, self._neighbours, self._trust = gateway, neighbours, trust
+        client = self._registry_client()
+        watch = RegistryWatch(client, trust, site.site, neighbours.learn)
+        await watch.start()
+        ending.push_async_callback(watch.close)
+        await gateway.start()
+        ending.push_async_callback(gateway.close)
+        enrolment = Enrolment(books, authority, site)
+        enrolling = await start_enrolment_server(
+            site, EnrolmentService(enrolment, site), enrolment_credentials(authority)
+        )
+        ending.push_async_callback(enrolling.stop, SERVER_GRACE_S)
+        add_SiteServicer_to_server(SiteService(gateway.lending, gateway), server)  # type: ignore[no-untyped-call]
+        broker = BrokerFor(gateway.broker, site.node)
+        running = host.leases if host is not None else None
+        node.borrowed = BorrowedLeases(self._store, broker, self.here, running)
+        node.place = GatewayPlace(
+            site,
+            home,
+            gateway=gateway,
+            neighbours=neighbours,
+            watch=watch,
+            keyring=keyring,
+            enrolment=enrolment,
+            store=self._store,
+        )
+        await self._announce(Role.GATEWAY, ending)
+
+        async def renewing(csr: bytes) -> bytes:
+            return await certificate(csr, site.identity)
+
+        return gateway, renewing
+
+    async def _start_member(
+        self, node: Node, host: Host | None, trust: Trust, keyring: Keyring, ending: AsyncExitStack
+    ) -> tuple[MemberFace, Renewing]:
+        site = self.site
+        hints = Hints(site.trust_domain)
+        await self._browse(hints, ending)
+        whereabouts = Whereabouts(trust, lambda: hints.addresses(site.trust_domain, site.gateway_node))
+
+        def stub() -> NodeStub:
+            return NodeStub(self._channels.to(whereabouts.target()))  # type: ignore[no-untyped-call]
+
+        client = GatewayClient(site.gateway_node, stub)
+        self._lenders.append(LenderClient(site.gateway_node, stub, site.gateway_node))
+
+        async def describe(ended: tuple[tuple[str, str], ...]) -> Report:
+            if host is None:
+                return Report(site.address, (), (), (), 0, 0.0, donating=False)
+            return await host.report(site.address, ended)
+
+        running = host.leases if host is not None else None
+        member = Member(client, describe, running, site.gateway_node, whereabouts.unreached)
+        member.start()
+        ending.push_async_callback(member.close)
+        node.borrowed = BorrowedLeases(self._store, client, self.here, running)
+        node.place = NodePlace(site, member=member, keyring=keyring)
+        await self._announce(Role.NODE, ending)
+        return member, client.renew_certificate
+
+    def _registry_client(self) -> RegistryClient | None:
+        if not self.site.registry_pin:
+            return None
+        return RegistryClient(
+            self._home.registry_cache,
+            root_pin=bytes.fromhex(self.site.registry_pin),
+            sources=self.site.registry_sources,
+            marks=RegistryMarks(self._file),
+        )
+
+    # --- whom this node speaks to -------------------------------------------------------------------------
+
+    def _site_peer(self, trust: Trust, name: str) -> tuple[SiteClient, LenderClient]:
+        def stub() -> SiteStub:
+            return SiteStub(self._channels.to(trust.gateway_of(name)))  # type: ignore[no-untyped-call]
+
+        return SiteClient(name, stub), LenderClient(name, stub, name)
+
+    def _host_client(self, trust: Trust, name: str, address: str) -> HostClient:
+        target = trust.own_node(name, address)
+        return HostClient(name, lambda: NodeStub(self._channels.to(target)))  # type: ignore[no-untyped-call]
+
+    def _node_lender(self, name: str, address: str) -> Lender:
+        target = self._trust.own_node(name, address)
+        return LenderClient(name, lambda: NodeStub(self._channels.to(target)), name)  # type: ignore[no-untyped-call]
+
+    # --- discovery and certificates -----------------------------------------------------------------------
+
+    async def _announce(self, role: Role, ending: AsyncExitStack) -> None:
+        if not self._config.mdns:
+            return
+        host, _, port = self.site.address.rpartition(":")
+        claim = Claim(self.site.trust_domain, self.site.node, role)
+        try:
+            announcer = await Announcer.start(claim, host=host, port=int(port), interfaces=self._config.mdns)
+        except FederationError as error:
+            _log.warning("this node does not announce itself: %s", error.message)
+            return
+        ending.push_async_callback(announcer.close)
+
+    async def _browse(self, hints: Hints, ending: AsyncExitStack) -> None:
+        if not self._config.mdns:
+            return
+        try:
+            browser = await Browser.start(hints, interfaces=self._config.mdns)
+        except FederationError as error:
+            _log.warning("nodes cannot be heard of here: %s", error.message)
+            return
+        ending.push_async_callback(browser.close)
+
+    async def _renew_always(self, keyring: Keyring, renewing: Renewing) -> None:
+        while True:
+            due_s = next_renewal_s(*keyring.validity(), jitter=random.uniform(-1, 1))  # noqa: S311 - no secret
+            await asyncio.sleep(max(0.0, due_s - time.time()))
+            csr = make_csr(key_from_pem(keyring.current().key), self.site.identity)
+            try:
+                keyring.replace(await renewing(csr))
+                _log.info("the certificate of %s has been renewed", self.here)
+            except (Error, FederationError) as error:
+                _log.error("the certificate of %s could not be renewed: %s", self.here, error.message)
+                await asyncio.sleep(CERTIFICATE_AGAIN_S)
+
+
+def _run(work: Coroutine[object, object, None], ending: AsyncExitStack) -> None:
+    task = asyncio.create_task(work)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    ending.push_async_callback(stop)

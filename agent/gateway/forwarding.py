@@ -1,0 +1,143 @@
+"""The gateway's own memory as the site's way to images elsewhere: only it crosses to other sites.
+
+What a node of the site is to run, or another site asks of one of its nodes, comes into the gateway's memory
+first, and is forwarded from there piece by piece while it comes. So the way between sites is taken once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+
+from agent.daemon.faces import ReportedImage
+from agent.daemon.host import Host
+from agent.daemon.supply import Found
+from agent.errors import RequestError, UnknownModelError
+from agent.local.views import NoteView, ProgressView
+from agent.resolve import ModelRef
+from federation.errors import FederationError
+from pyrdma.cache.client import SourceGrant
+from pyrdma.errors import Error
+from pyrdma.image.manifest import ImageId, Manifest
+
+_log = logging.getLogger(__name__)
+
+
+class Forwarding:
+    """What brings images into the gateway's memory for others.
+
+    Args:
+        host: the gateway's own donation; ``None`` where it has none.
+    """
+
+    def __init__(self, host: Host | None) -> None:
+        self._host = host
+        self._coming: dict[ImageId, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Call off what is on its way."""
+        for task in self._coming.values():
+            task.cancel()
+        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+
+    async def on_its_way(self, image_id: ImageId, name: str) -> None:
+        """Return once pieces of the image can be forwarded; what is missing comes in the background.
+
+        Raises:
+            Error: nobody has it, or there is no room for it here.
+        """
+        if self._host is None:
+            raise RequestError(
+                "the gateway of this site donates no memory, so it cannot forward images to its nodes.",
+                fix="start it without --no-donate, or run the model on the gateway's own device",
+            )
+        if await self._host.catalogue.can_be_pulled(image_id):
+            return
+        begun = asyncio.Event()
+        task = self._coming.get(image_id)
+        if task is None:
+            task = asyncio.create_task(
+                self._bring(self._host, image_id, name, begun), name=f"bring-{image_id.short()}"
+            )
+            self._coming[image_id] = task
+            task.add_done_callback(lambda _: self._coming.pop(image_id, None))
+            waiting = asyncio.create_task(begun.wait())
+            try:
+                await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+            if task.done():
+                task.result()
+        else:
+            await asyncio.shield(task)
+
+    async def _bring(self, host: Host, image_id: ImageId, name: str, begun: asyncio.Event) -> None:
+        def on_event(event: NoteView | ProgressView) -> None:
+            if isinstance(event, ProgressView):
+                begun.set()
+
+        try:
+            await host.supply.provide(
+                name, Found(image_id, ()), on_event, remember_as=f"image-{image_id.short()}"
+            )
+        except (Error, FederationError) as error:
+            _log.warning("%s could not be brought here to be forwarded: %s", name, error.message)
+            raise
+
+
+class SiteLending:
+    """What this site lends to other sites: what its gateway holds, and what its nodes hold, through the gateway."""
+
+    def __init__(
+        self,
+        site: str,
+        host: Host | None,
+        forwarding: Forwarding,
+        reported: Callable[[], dict[str, tuple[ReportedImage, ...]]],
+    ) -> None:
+        self.name = site
+        self._host = host
+        self._forwarding = forwarding
+        self._reported = reported
+
+    async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
+        """Return the image that is asked for, if it is whole in this site, and its size in bytes.
+
+        One on its way here is not offered to other sites: two that wait for each other would wait for ever.
+        """
+        if self._host is not None:
+            catalogue = self._host.catalogue
+            wanted = await catalogue.bound(ModelRef(ref.name, None)) if ref is not None else image_id
+            if wanted is not None and (image_id is None or wanted == image_id):
+                manifest = await catalogue.known_manifest(wanted)
+                if manifest is not None and await catalogue.in_memory(wanted):
+                    return wanted, manifest.layout.total_bytes
+        for images in self._reported().values():
+            for image in images:
+                named = ref is None or ref.name in image.names
+                if image.whole and named and image_id in (None, image.image_id):
+                    return image.image_id, image.total_bytes
+        return None
+
+    async def manifest_of(self, image_id: ImageId) -> Manifest:
+        """Return the manifest of an image of this site."""
+        if self._host is None:
+            raise UnknownModelError(f"the gateway of {self.name} holds no images.")
+        known = await self._host.catalogue.known_manifest(image_id)
+        if known is None:
+            await self._fetch(image_id)
+        return await self._host.catalogue.manifest_of(image_id)
+
+    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
+        """Yield one grant; the source closes when the iterator does."""
+        if self._host is None:
+            raise UnknownModelError(f"the gateway of {self.name} holds no images.")
+        await self._fetch(image_id)
+        async for grant in self._host.lending.lend(image_id, peer_address):
+            yield grant
+
+    async def _fetch(self, image_id: ImageId) -> None:
+        if await self.find_image(None, image_id) is None:
+            raise UnknownModelError(f"{self.name} does not hold the image {image_id.short()}.")
+        await self._forwarding.on_its_way(image_id, f"image-{image_id.short()}")

@@ -1,0 +1,292 @@
+"""The gateway of a site, put together: donor, broker, the site's nodes and its neighbours.
+
+What its nodes may ask (``MemberFace``), what other gateways may ask (``SiteFace``), and what its own people see.
+Who calls has been settled before (``agent.site.trust``); whose lease it is, is settled here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from agent import __version__
+from agent.daemon.faces import (
+    Emit,
+    LeaseOffer,
+    OfferRequest,
+    Order,
+    Refusal,
+    Report,
+    ReportedImage,
+    SiteSummary,
+    Wish,
+)
+from agent.daemon.faces import Host as HostFace
+from agent.daemon.host import Host
+from agent.daemon.pipes import Pipe
+from agent.errors import NotAllowedError, PeerNodeError, RequestError
+from agent.gateway.broker import OwnDonor, SiteBroker
+from agent.gateway.donor import LocalDonor
+from agent.gateway.forwarding import Forwarding, SiteLending
+from agent.gateway.naming import Naming
+from agent.gateway.neighbours import Neighbours
+from agent.gateway.request import LeaseRequest
+from agent.gateway.view import node_views, site_summary
+from agent.limits import REPORT_EVERY_S
+from agent.local.views import FederationView, GrantedView, RegistryView, SiteView
+from agent.site.home import SiteConfig
+from agent.site.trust import Trust
+from agent.state import SiteStore
+from federation.errors import FederationError
+from federation.identity.names import NodeIdentity
+from pyrdma.errors import Error
+from pyrdma.image.manifest import ImageId
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The gateway's part of a node.
+
+    Args:
+        config: its place.
+        host: what its own node donates, if anything.
+        trust: who belongs to the site and the consortium.
+        neighbours: the other sites.
+        reach: given a node's name and address, returns what orders it.
+        books: the site's books.
+        certificate: issues a node's new certificate from its request.
+        boot_id: names the present boot.
+        clock: the clock of leases.
+        lease_ttl_s: how long a lease lives without a renewal.
+        registry: what is known of the registry, for people.
+    """
+
+    def __init__(
+        self,
+        config: SiteConfig,
+        host: Host | None,
+        *,
+        trust: Trust,
+        neighbours: Neighbours,
+        reach: Callable[[str, str], HostFace],
+        books: SiteStore,
+        certificate: Callable[[bytes, NodeIdentity], Awaitable[bytes]],
+        boot_id: str,
+        clock: Callable[[], float],
+        lease_ttl_s: float,
+        registry: Callable[[], RegistryView],
+    ) -> None:
+        self._registry = registry
+        self._config = config
+        self._host = host
+        self._trust = trust
+        self._neighbours = neighbours
+        self._reach = reach
+        self._books = books
+        self._certificate = certificate
+        self._clock = clock
+        self._images: dict[str, tuple[ReportedImage, ...]] = {}
+        self.forwarding = Forwarding(host)
+        self.lending = SiteLending(config.site, host, self.forwarding, lambda: self._images)
+        self.donor = LocalDonor(
+            config.site,
+            host=self._host_of,
+            prepare=self._prepare,
+            books=books,
+            boot_id=boot_id,
+            clock=clock,
+            lease_ttl_s=lease_ttl_s,
+        )
+        self.naming = Naming(
+            config.site, host.catalogue if host is not None else None, lambda: self._images, trust, neighbours
+        )
+        self.broker = SiteBroker(OwnDonor(self.donor), neighbours, self.naming, books, boot_id)
+        self._ended: dict[str, str] = {}
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        if host is not None:
+            host.leases.on_end = self._note_end
+
+    async def start(self) -> None:
+        """Take over the books, and begin to hear of the own node and the neighbours."""
+        await self.broker.restore()
+        await self.donor.start()
+        self._neighbours.start()
+        self._tasks.append(asyncio.create_task(self._hear_own_node(), name="own report"))
+
+    async def close(self) -> None:
+        """Stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._neighbours.close()
+        await self.forwarding.close()
+        await self.donor.close()
+
+    # --- what nodes of this site ask ----------------------------------------------------------------------
+
+    async def report(self, report: Report, who: NodeIdentity) -> dict[str, float]:
+        """Take a node's word on itself."""
+        self._images[who.node] = report.images
+        return await self.donor.heard(who.node, report)
+
+    async def renew_certificate(self, csr: bytes, who: NodeIdentity) -> bytes:
+        """Return a new certificate for the node that asks, PEM."""
+        return await self._certificate(csr, who)
+
+    async def leave(self, who: NodeIdentity) -> None:
+        """Strike the node that asks off the list."""
+        await self.strike(who.node, put_out=False)
+
+    async def borrow(self, wish: Wish, who: NodeIdentity, emit: Emit) -> GrantedView:
+        """Get a lease for a node."""
+        return await self.broker.borrow(wish, who.node, emit)
+
+    async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
+        """Refuse: the gateway gives its own node orders by itself."""
+        del order, emit
+        raise NotAllowedError("a gateway takes no orders.")
+
+    async def stop_runner(self, lease_id: str, reason: str) -> None:
+        """Refuse: the gateway gives its own node orders by itself."""
+        del lease_id, reason
+        raise NotAllowedError("a gateway takes no orders.")
+
+    # --- what both nodes and other gateways ask about leases --------------------------------------------------
+
+    async def renew(self, lease_id: str, who: NodeIdentity) -> float:
+        """Renew a lease."""
+        if self._is_own(who):
+            return await self.broker.renew(lease_id, who.node)
+        return await self.donor.renew(lease_id, self._site(who))
+
+    async def release(self, lease_id: str, reason: str, who: NodeIdentity) -> str:
+        """End a lease, or give an offer back."""
+        if self._is_own(who):
+            return await self.broker.release(lease_id, reason, who.node)
+        return await self.donor.release(lease_id, reason, self._site(who))
+
+    async def attend(self, lease_id: str, who: NodeIdentity) -> str:
+        """Wait until a lease ends."""
+        if self._is_own(who):
+            return await self.broker.attend(lease_id, who.node)
+        return await self.donor.attend(lease_id, self._site(who))
+
+    async def connect(self, lease_id: str, who: NodeIdentity) -> Pipe:
+        """Open a connection to a lease's runner."""
+        if self._is_own(who):
+            return await self.broker.connect(lease_id, who.node)
+        return await self.donor.connect(lease_id, self._site(who))
+
+    # --- what other gateways ask --------------------------------------------------------------------------
+
+    def summary(self) -> SiteSummary:
+        """Say what the site has."""
+        return site_summary(self._config.site, __version__, self.donor.state, self._clock())
+
+    async def ask_offer(self, request: OfferRequest, who: NodeIdentity) -> LeaseOffer | Refusal:
+        """Offer a device or refuse."""
+        return await self.donor.ask_offer(request, self._site(who))
+
+    async def commit(self, offer_id: str, who: NodeIdentity, emit: Emit) -> GrantedView:
+        """Carry out an offer."""
+        return await self.donor.commit(offer_id, self._site(who), emit)
+
+    # --- what its own people ask --------------------------------------------------------------------------
+
+    async def federation(self) -> FederationView:
+        """Return the site's view of itself and of the consortium."""
+        config = self._config
+        return FederationView(
+            site=config.site,
+            trust_domain=config.trust_domain,
+            node=config.node,
+            role=config.role,
+            gateway=config.gateway_node,
+            certificate_expires_at=None,
+            registry=self._registry(),
+            sites=self._sites(),
+            nodes=node_views(config.node, self._books.members(), self.donor.state, self._clock()),
+        )
+
+    def _sites(self) -> tuple[SiteView, ...]:
+        said = self.summary()
+        own = SiteView(
+            name=self._config.site,
+            trust_domain=self._config.trust_domain,
+            local=True,
+            state="ready",
+            fault="",
+            age_s=0.0,
+            address=self._config.address,
+            devices=said.devices,
+            leased=said.leased,
+            idle=max(0, said.devices - said.leased),
+            nodes=said.nodes,
+            images=said.images,
+            transfer_bytes_per_s=said.transfer_bytes_per_s,
+        )
+        return (own, *self._neighbours.views())
+
+    async def strike(self, node: str, *, put_out: bool) -> bool:
+        """Strike a node off the list; its leases end."""
+        was = await self._books.leave(node, now_s=time.time(), put_out=put_out)
+        self._images.pop(node, None)
+        await self.donor.gone(node, f"the node {node} has left {self._config.site}")
+        return was
+
+    # --- within -------------------------------------------------------------------------------------------
+
+    def _is_own(self, who: NodeIdentity) -> bool:
+        return who.trust_domain == self._config.trust_domain
+
+    def _site(self, who: NodeIdentity) -> str:
+        return self._trust.site_name(who)
+
+    def _host_of(self, node: str) -> HostFace:
+        if node == self._config.node:
+            if self._host is None:
+                raise RequestError(f"the node {node} donates nothing.", fix="name another node")
+            return self._host
+        known = self.donor.state.fleet.nodes.get(node)
+        if known is None:
+            raise PeerNodeError(f"the node {node} has not been heard of.", fix="see: pyrdma-agent nodes")
+        return self._reach(node, known.report.address)
+
+    async def _prepare(self, node: str, request: LeaseRequest) -> None:
+        if node == self._config.node:
+            return  # it pulls for itself, and says how far it is
+        known = self.donor.state.fleet.nodes.get(node)
+        if known is not None and known.report.holds(request.image_id):
+            return
+        await self.forwarding.on_its_way(ImageId.parse(request.image_id), request.model)
+
+    def _note_end(self, lease_id: str, reason: str) -> None:
+        self._ended[lease_id] = reason
+        self._news.set()
+
+    async def _hear_own_node(self) -> None:
+        while True:
+            self._news.clear()
+            ended = tuple(self._ended.items())
+            try:
+                if self._host is not None:
+                    report = await self._host.report(self._config.address, ended)
+                else:
+                    report = Report(self._config.address, (), (), (), 0, 0.0, False)
+                self._images[self._config.node] = report.images
+                left = await self.donor.heard(self._config.node, report)
+            except (Error, FederationError) as error:
+                _log.warning("the own node could not be heard: %s", error.message)
+            else:
+                for lease_id, _ in ended:
+                    self._ended.pop(lease_id, None)
+                if self._host is not None:
+                    self._host.leases.set_times(left)
+            try:
+                await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)
+            except TimeoutError:
+                pass

@@ -1,0 +1,91 @@
+"""Which device of a donor, and which donor of a borrower. Pure, and the same on every machine.
+
+Both rankings end with names, so that equal input gives an equal answer whatever its order. Figures that other
+sites name only order the list; one that is no number counts as the worst, it does not stop the ranking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.gateway.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.request import LeaseRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A free device that the request may have, and its node's report."""
+
+    report: NodeReport
+    device: Device
+
+    @property
+    def ref(self) -> DeviceRef:
+        """The device by name."""
+        return DeviceRef(self.report.node, self.device.id)
+
+
+def choose(request: LeaseRequest, free: Sequence[Candidate]) -> Candidate | None:
+    """Return the device to give: image there, then a spare runner ready, then most memory, then by name.
+
+    "There" means whole in the memory of the device's node. A device is lent whole, so all memory of a free
+    one is free.
+    """
+    return min(
+        free,
+        key=lambda one: (
+            not one.report.holds(request.image_id),
+            one.report.spares_ready <= 0,
+            -one.device.memory_bytes,
+            one.ref,
+        ),
+        default=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedOffer:
+    """A donor's offer as the borrower has it.
+
+    Args:
+        site: the donor.
+        offer_id: the donor's id of it.
+        node: where the lease would run.
+        warm: whether the image is whole in that node's memory.
+        bytes_to_move: what that node lacks of the image.
+        bytes_per_s: the pace at which it is expected to come there, measured; 0 when nobody knows.
+    """
+
+    site: str
+    offer_id: str
+    node: str
+    warm: bool
+    bytes_to_move: int
+    bytes_per_s: float
+
+    @property
+    def seconds_to_move(self) -> float:
+        """How long the image takes to come; endless when nobody knows its pace."""
+        if self.warm or self.bytes_to_move <= 0:
+            return 0.0
+        pace = self.bytes_per_s
+        return self.bytes_to_move / pace if math.isfinite(pace) and pace > 0 else math.inf
+
+
+def rank_offers(offers: Sequence[ReceivedOffer], own_site: str) -> tuple[ReceivedOffer, ...]:
+    """Return offers, best first: warm, then of the own site, then soonest there, then by name."""
+    return tuple(
+        sorted(
+            offers,
+            key=lambda one: (
+                not one.warm,
+                one.site != own_site,
+                one.seconds_to_move,
+                one.site,
+                one.node,
+                one.offer_id,
+            ),
+        )
+    )

@@ -1,0 +1,56 @@
+"""A donor's leases as rows of the state file, and back. Pure."""
+
+from __future__ import annotations
+
+from agent.gateway.book import Lease, LeaseState
+from agent.gateway.fleet import DeviceRef
+from agent.gateway.request import LeaseRequest
+from agent.state.records import SiteLeaseRecord
+from pyrdma.image.manifest import ImageId
+
+
+def record_of(lease: Lease, site: str, ttl_s: float, boot_id: str, now_unix_s: float) -> SiteLeaseRecord:
+    """Return the row of a lease as it stands now; ``created_at`` is now."""
+    request = lease.request
+    over = lease.state is LeaseState.ENDED
+    return SiteLeaseRecord(
+        id=lease.id,
+        side="lent",
+        model=request.model,
+        image_id=ImageId.parse(request.image_id),
+        total_bytes=request.total_bytes,
+        borrower_site=request.borrower_site,
+        borrower_node=request.borrower_node,
+        donor_site=site,
+        node=lease.device.node,
+        device=lease.device.device,
+        state=str(lease.state),
+        created_at=now_unix_s,
+        deadline_s=lease.deadline_s,
+        ttl_s=ttl_s,
+        boot_id=boot_id,
+        ended_at=now_unix_s if over else None,
+        reason=lease.reason,
+    )
+
+
+def lease_of(record: SiteLeaseRecord, now_s: float, boot_id: str) -> Lease:
+    """Return the lease of a row; one of another boot is over, since nothing that ran then runs now."""
+    request = LeaseRequest(
+        id="",
+        borrower_site=record.borrower_site,
+        borrower_node=record.borrower_node,
+        model=record.model,
+        image_id=record.image_id.hex(),
+        total_bytes=record.total_bytes,
+        account="",
+        purpose="",
+    )
+    return Lease(
+        id=record.id,
+        offer_id="",
+        request=request,
+        device=DeviceRef(record.node, record.device),
+        state=LeaseState(record.state),
+        deadline_s=record.deadline_s if record.boot_id == boot_id else now_s,
+    )

@@ -1,0 +1,75 @@
+"""What people and other sites see of a site, from its gateway's state. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.daemon.faces import SiteSummary
+from agent.gateway.book import Book
+from agent.gateway.fleet import DeviceRef, Heard
+from agent.gateway.leases import State
+from agent.local.views import DeviceView, NodeView
+from agent.state.records import MemberRecord
+
+
+def site_summary(site: str, version: str, state: State, now_s: float) -> SiteSummary:
+    """Return what a site says of itself to others: nodes that are not lost, and their donated devices."""
+    present = state.fleet.present(now_s)
+    taken = {one.device for one in state.book.leases.values()}
+    devices = [DeviceRef(one.node, device.id) for one in present if one.donating for device in one.devices]
+    return SiteSummary(
+        site=site,
+        version=version,
+        devices=len(devices),
+        leased=sum(one in taken for one in devices),
+        nodes=len(present),
+        images=len({replica.image_id for one in present for replica in one.replicas if replica.whole}),
+        transfer_bytes_per_s=sum(one.transfer_bytes_per_s for one in present),
+    )
+
+
+def node_views(
+    gateway: str, members: Sequence[MemberRecord], state: State, now_s: float
+) -> tuple[NodeView, ...]:
+    """Return the nodes of a site, the gateway first."""
+    known = {one.node: one for one in members}
+    names = sorted({*known, *state.fleet.nodes} - {gateway})
+    return tuple(
+        _node_view(name, name == gateway, known.get(name), state.fleet.nodes.get(name), state.book, now_s)
+        for name in (gateway, *names)
+    )
+
+
+def _node_view(
+    name: str, is_gateway: bool, member: MemberRecord | None, heard: Heard | None, book: Book, now_s: float
+) -> NodeView:
+    if member is not None and member.left_at is not None:
+        state = "left"
+    elif heard is None:
+        state = "expected"
+    else:
+        state = "lost" if heard.silent(now_s) else "ready"
+    report = heard.report if heard is not None and state != "left" else None
+    return NodeView(
+        name=name,
+        address=report.address if report is not None else "",
+        role="gateway" if is_gateway else "node",
+        state=state,
+        age_s=None if heard is None else now_s - heard.heard_at_s,
+        devices=tuple(
+            _device_view(DeviceRef(name, one.id), one.kind, one.memory_bytes, report.donating, book)
+            for one in report.devices
+        )
+        if report is not None
+        else (),
+        images=sum(one.whole for one in report.replicas) if report is not None else 0,
+        transfer_bytes_per_s=report.transfer_bytes_per_s if report is not None else 0.0,
+    )
+
+
+def _device_view(ref: DeviceRef, kind: str, memory_bytes: int, donating: bool, book: Book) -> DeviceView:
+    lease = next((one for one in book.leases.values() if one.device == ref), None)
+    if lease is not None:
+        borrower = f"{lease.request.borrower_site}/{lease.request.borrower_node}"
+        return DeviceView(ref.device, kind, memory_bytes, "leased", lease.id, borrower)
+    return DeviceView(ref.device, kind, memory_bytes, "idle" if donating else "off", "", "")

@@ -1,0 +1,190 @@
+"""Between protobuf messages and the values of ``agent.daemon.faces``.
+
+What comes from peers is checked where it is read: ids, and names that are printed or stored.
+"""
+
+from __future__ import annotations
+
+from agent.daemon.faces import (
+    LeaseOffer,
+    OfferRequest,
+    Order,
+    Refusal,
+    Report,
+    ReportedDevice,
+    ReportedImage,
+    SiteSummary,
+)
+from agent.errors import RequestError
+from agent.limits import (
+    MAX_ADDRESS_CHARS,
+    MAX_DEVICES,
+    MAX_ERROR_TEXT_BYTES,
+    MAX_ID_CHARS,
+    MAX_NAME_CHARS,
+    MAX_REASON_BYTES,
+    MAX_REPORTED_IMAGES,
+    MAX_REPORTED_NAMES,
+)
+from agent.resolve import check_name
+from agent.rpc import pyrdma_pb2 as pb
+from agent.text import printable
+from federation.identity.names import check_label
+from pyrdma.image.manifest import ImageId
+
+
+def check_id(text: str) -> str:
+    """Return a lease's, offer's or request's id. Raises RequestError."""
+    if not 0 < len(text) <= MAX_ID_CHARS or not text.isalnum() or not text.isascii():
+        raise RequestError(f"an id has 1 to {MAX_ID_CHARS} letters and digits.")
+    return text
+
+
+def order_to(order: Order) -> pb.StartRunnerRequest:
+    """Return the message of an order."""
+    return pb.StartRunnerRequest(
+        lease_id=order.lease_id,
+        model=order.model,
+        image_id=bytes(order.image_id),
+        ttl_s=order.ttl_s,
+        borrower=order.borrower,
+    )
+
+
+def order_from(message: pb.StartRunnerRequest) -> Order:
+    """Return the value of an order. Raises Error."""
+    return Order(
+        check_id(message.lease_id),
+        check_name(message.model),
+        ImageId(message.image_id),
+        message.ttl_s,
+        printable(message.borrower, MAX_NAME_CHARS),
+    )
+
+
+def offer_request_to(request: OfferRequest) -> pb.AskOfferRequest:
+    """Return the message of a request for an offer."""
+    return pb.AskOfferRequest(
+        request_id=request.request_id,
+        model=request.model,
+        image_id=bytes(request.image_id),
+        total_bytes=request.total_bytes,
+        devices=request.devices,
+        node=request.node,
+        borrower_node=request.borrower_node,
+    )
+
+
+def offer_request_from(message: pb.AskOfferRequest) -> OfferRequest:
+    """Return the value of a request for an offer. Raises Error, FederationError."""
+    return OfferRequest(
+        request_id=check_id(message.request_id),
+        model=check_name(message.model),
+        image_id=ImageId(message.image_id),
+        total_bytes=message.total_bytes,
+        devices=message.devices,
+        node=check_label(message.node, "node") if message.node else "",
+        borrower_node=check_label(message.borrower_node, "node"),
+    )
+
+
+def offer_reply_to(reply: LeaseOffer | Refusal) -> pb.OfferReply:
+    """Return the message of an answer to a request."""
+    if isinstance(reply, Refusal):
+        refusal = pb.Refusal(code=reply.code, sentence=reply.sentence, fix=reply.fix, terminal=reply.terminal)
+        return pb.OfferReply(refusal=refusal)
+    offer = pb.LeaseOffer(offer_id=reply.offer_id, ttl_s=reply.ttl_s, node=reply.node, warm=reply.warm)
+    return pb.OfferReply(offer=offer)
+
+
+def offer_reply_from(message: pb.OfferReply) -> LeaseOffer | Refusal:
+    """Return the value of an answer to a request. Raises RequestError."""
+    if message.WhichOneof("reply") == "offer":
+        offer = message.offer
+        node = printable(offer.node, MAX_NAME_CHARS)
+        return LeaseOffer(check_id(offer.offer_id), offer.ttl_s, node, offer.warm)
+    refusal = message.refusal
+    return Refusal(
+        printable(refusal.code, MAX_NAME_CHARS) or "unknown",
+        printable(refusal.sentence, MAX_ERROR_TEXT_BYTES) or "it gives no reason.",
+        printable(refusal.fix, MAX_ERROR_TEXT_BYTES),
+        refusal.terminal,
+    )
+
+
+def report_to(report: Report) -> pb.ReportRequest:
+    """Return the message of a node's report."""
+    return pb.ReportRequest(
+        address=report.address,
+        devices=[
+            pb.ReportedDevice(id=one.id, kind=one.kind, memory_bytes=one.memory_bytes)
+            for one in report.devices
+        ],
+        images=[
+            pb.ReportedImage(
+                image_id=bytes(one.image_id), total_bytes=one.total_bytes, whole=one.whole, names=one.names
+            )
+            for one in report.images
+        ],
+        leases=report.leases,
+        spares_ready=report.spares_ready,
+        transfer_bytes_per_s=report.transfer_bytes_per_s,
+        donating=report.donating,
+        ended=[pb.EndedLease(lease_id=one, reason=reason) for one, reason in report.ended],
+    )
+
+
+def report_from(message: pb.ReportRequest) -> Report:
+    """Return the value of a node's report. Raises Error."""
+    if len(message.devices) > MAX_DEVICES or len(message.images) > MAX_REPORTED_IMAGES:
+        raise RequestError(f"a node reports at most {MAX_DEVICES} devices and {MAX_REPORTED_IMAGES} images.")
+    return Report(
+        address=printable(message.address, MAX_ADDRESS_CHARS),
+        devices=tuple(
+            ReportedDevice(printable(one.id, MAX_ID_CHARS), printable(one.kind, 16), one.memory_bytes)
+            for one in message.devices
+        ),
+        images=tuple(
+            ReportedImage(
+                ImageId(one.image_id),
+                one.total_bytes,
+                one.whole,
+                tuple(check_name(name) for name in one.names[:MAX_REPORTED_NAMES]),
+            )
+            for one in message.images
+        ),
+        leases=tuple(check_id(one) for one in message.leases[:MAX_REPORTED_IMAGES]),
+        spares_ready=message.spares_ready,
+        transfer_bytes_per_s=message.transfer_bytes_per_s,
+        donating=message.donating,
+        ended=tuple(
+            (check_id(one.lease_id), printable(one.reason, MAX_REASON_BYTES))
+            for one in message.ended[:MAX_REPORTED_IMAGES]
+        ),
+    )
+
+
+def summary_to(summary: SiteSummary) -> pb.SiteSummary:
+    """Return the message of a site's summary."""
+    return pb.SiteSummary(
+        site=summary.site,
+        version=summary.version,
+        devices=summary.devices,
+        leased=summary.leased,
+        nodes=summary.nodes,
+        images=summary.images,
+        transfer_bytes_per_s=summary.transfer_bytes_per_s,
+    )
+
+
+def summary_from(message: pb.SiteSummary) -> SiteSummary:
+    """Return the value of a site's summary."""
+    return SiteSummary(
+        site=printable(message.site, MAX_NAME_CHARS),
+        version=printable(message.version, 32),
+        devices=message.devices,
+        leased=message.leased,
+        nodes=message.nodes,
+        images=message.images,
+        transfer_bytes_per_s=message.transfer_bytes_per_s,
+    )

@@ -1,0 +1,1 @@
+"""A node's site: its files, how nodes join it, and whom it believes."""

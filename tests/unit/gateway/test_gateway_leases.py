@@ -1,0 +1,470 @@
+"""A donor's leases, rule by rule; the scenarios in tests/scenarios tell whole stories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from agent.errors import InternalError
+from agent.gateway.book import Book, Lease, LeaseState
+from agent.gateway.events import (
+    Effect,
+    Ended,
+    Event,
+    Granted,
+    NodeHeard,
+    OfferAsked,
+    OfferCommitted,
+    Offered,
+    Reclaimed,
+    Refuse,
+    Released,
+    Renewed,
+    Restored,
+    RunnerEnded,
+    Started,
+    StartFailed,
+    Stop,
+    Tick,
+)
+from agent.gateway.fleet import Device, DeviceRef, Fleet, NodeReport
+from agent.gateway.leases import State, next_deadline_s, step
+from agent.gateway.request import Admitted, LeaseRequest
+from agent.limits import (
+    LEASE_REPORT_GRACE_S,
+    LEASE_TTL_S,
+    MAX_ENDED_KEPT,
+    MAX_NODES,
+    MAX_OFFERS,
+    MAX_SITE_LEASES,
+    NODE_FORGOTTEN_S,
+    OFFER_TTL_S,
+)
+
+REQUEST = LeaseRequest(
+    id="r1",
+    borrower_site="uni-b",
+    borrower_node="b1",
+    model="uni-a/llama",
+    image_id="a" * 64,
+    total_bytes=10,
+    account="",
+    purpose="",
+)
+REPORT = NodeReport("n1", "n1:7400", (Device("gpu0", "gpu", 80),), (), (), 0, True, 0.0)
+GPU0 = DeviceRef("n1", "gpu0")
+
+
+def run(state: State, *events: Event) -> tuple[State, list[Effect]]:
+    """All effects of some events, one after the other."""
+    effects: list[Effect] = []
+    for event in events:
+        state, more = step(state, event)
+        effects += more
+    return state, effects
+
+
+def kinds(effects: Iterable[Effect]) -> list[str]:
+    """The effects by the names of their classes."""
+    return [type(one).__name__ for one in effects]
+
+
+def refusal(effects: Iterable[Effect]) -> str:
+    """The code of the one refusal."""
+    (one,) = effects
+    assert isinstance(one, Refuse)
+    assert one.refused.sentence.endswith(".")
+    assert one.refused.fix
+    return one.refused.code
+
+
+def heard(*leases: str, now_s: float, node: str = "n1") -> NodeHeard:
+    """A report of the one node."""
+    return NodeHeard(replace(REPORT, node=node, leases=leases), now_s)
+
+
+def committed(*, ttl_s: float = LEASE_TTL_S) -> State:
+    """A lease l1 from the offer o1, committed at 0."""
+    state = State(Book(ttl_s))
+    commit = OfferCommitted("o1", "l1", "uni-b", 0.0)
+    return run(state, heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0), commit)[0]
+
+
+def active() -> State:
+    """The lease l1, started at 1."""
+    return run(committed(), Started("l1", 1.0))[0]
+
+
+def ended(effects: Iterable[Effect]) -> list[tuple[str, str]]:
+    """The leases that ended, with their reasons."""
+    return [(one.lease.id, one.reason) for one in effects if isinstance(one, Ended)]
+
+
+# --- offers -----------------------------------------------------------------------------------------------
+
+
+def test_an_offered_device_is_offered_to_nobody_else_until_the_offer_is_over() -> None:
+    """The second borrower is refused, and has the device at the moment at which the offer ends."""
+    state, effects = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    (offered,) = effects
+    assert isinstance(offered, Offered)
+    assert (offered.offer.device, offered.offer.expires_at_s) == (GPU0, OFFER_TTL_S)
+    other = replace(REQUEST, borrower_site="uni-c")
+    state, effects = run(state, heard(now_s=29.0), OfferAsked(other, "o2", 29.9))
+    assert refusal(effects) == "all-leased"
+    state, effects = run(state, OfferAsked(other, "o2", OFFER_TTL_S))
+    assert kinds(effects) == ["Offered"]
+    assert set(state.book.offers) == {"o2"}
+
+
+def test_the_same_request_gets_the_same_offer_again() -> None:
+    """A question that is repeated after a lost answer holds one device, and no longer than the first."""
+    state, first = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    state, second = run(state, OfferAsked(REQUEST, "o2", 10.0))
+    assert second == first
+    assert len(state.book.offers) == 1
+
+
+def test_a_request_that_has_its_lease_gets_no_second_one() -> None:
+    """Neither while it starts nor while it runs; when it has ended, the same request may come again."""
+    assert refusal(run(active(), OfferAsked(REQUEST, "o2", 5.0))[1]) == "granted-already"
+    over = run(active(), RunnerEnded("l1", "gone", 5.0))[0]
+    assert kinds(run(over, OfferAsked(REQUEST, "o2", 6.0))[1]) == ["Offered"]
+
+
+def test_a_rule_that_gives_a_taken_device_away_is_caught() -> None:
+    """The book's own law holds whatever the policy says."""
+
+    class Careless:
+        def admit(self, request: LeaseRequest, book: Book, fleet: Fleet, now_s: float) -> Admitted:
+            return Admitted(GPU0, warm=False)
+
+    state, _ = run(replace(State(), rule=Careless()), OfferAsked(REQUEST, "o1", 0.0))
+    with pytest.raises(InternalError):
+        step(state, OfferAsked(replace(REQUEST, id="r2"), "o2", 1.0))
+
+
+def test_open_offers_and_leases_have_bounds() -> None:
+    """A book that is full refuses, whatever devices there are."""
+    devices = tuple(Device(f"gpu{number}", "gpu", 80) for number in range(MAX_SITE_LEASES + 1))
+    state, _ = run(State(), NodeHeard(replace(REPORT, devices=devices), 0.0))
+    for number in range(MAX_OFFERS):
+        state, effects = run(state, OfferAsked(replace(REQUEST, id=f"r{number}"), f"o{number}", 0.0))
+        assert kinds(effects) == ["Offered"]
+    more = OfferAsked(replace(REQUEST, id="more"), "more", 0.0)
+    assert refusal(run(state, more)[1]) == "full"
+    lease = next(iter(active().book.leases.values()))
+    leases = {
+        f"l{number}": replace(lease, id=f"l{number}", device=DeviceRef("n1", f"gpu{number}"))
+        for number in range(MAX_SITE_LEASES)
+    }
+    state = replace(state, book=Book(leases=leases))
+    assert refusal(run(state, more)[1]) == "full"
+
+
+# --- commit -----------------------------------------------------------------------------------------------
+
+
+def test_a_commit_is_saved_before_it_is_answered_and_answered_before_it_is_started() -> None:
+    """The order of the effects is the order of carrying them out."""
+    state, _ = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    state, effects = run(state, OfferCommitted("o1", "l1", "uni-b", 3.0))
+    assert kinds(effects) == ["Save", "Granted", "Start"]
+    lease = state.book.leases["l1"]
+    assert (lease.state, lease.device, lease.deadline_s) == (LeaseState.COMMITTED, GPU0, 3.0 + LEASE_TTL_S)
+    assert state.book.offers == {}
+
+
+def test_a_second_commit_repeats_the_lease() -> None:
+    """It starts nothing, and the id that came with it is not used."""
+    state, effects = run(active(), OfferCommitted("o1", "l2", "uni-b", 20.0))
+    assert effects == [Granted(state.book.leases["l1"])]
+    assert set(state.book.leases) == {"l1"}
+
+
+def test_a_second_commit_of_a_lease_that_ended_is_refused() -> None:
+    """Nothing is started again for it."""
+    state, _ = run(active(), Released("l1", "uni-b", "done", 5.0))
+    assert refusal(run(state, OfferCommitted("o1", "l2", "uni-b", 6.0))[1]) == "lease-ended"
+
+
+@pytest.mark.parametrize("late_s", [OFFER_TTL_S, OFFER_TTL_S + 100])
+def test_an_offer_that_is_over_cannot_be_committed(late_s: float) -> None:
+    """From the moment at which it ends, tick or no tick; an offer that never was is answered alike."""
+    state, _ = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    assert refusal(run(state, OfferCommitted("o1", "l1", "uni-b", late_s))[1]) == "offer-expired"
+    assert refusal(run(state, OfferCommitted("o9", "l1", "uni-b", 1.0))[1]) == "offer-expired"
+
+
+def test_another_site_cannot_commit() -> None:
+    """Neither an open offer, which stays its borrower's, nor one that became a lease."""
+    state, _ = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    after, effects = run(state, OfferCommitted("o1", "l1", "uni-c", 1.0))
+    assert refusal(effects) == "not-yours"
+    assert after.book == state.book
+    assert refusal(run(active(), OfferCommitted("o1", "l2", "uni-c", 1.0))[1]) == "not-yours"
+
+
+def test_an_id_is_used_once() -> None:
+    """A shell that makes the same id twice is stopped, before one lease overwrites another."""
+    state, _ = run(active(), Released("l1", "uni-b", "done", 5.0), RunnerEnded("l1", "stopped", 5.0))
+    state, _ = run(state, OfferAsked(REQUEST, "o2", 6.0))
+    with pytest.raises(InternalError):
+        step(state, OfferCommitted("o2", "l1", "uni-b", 7.0))
+
+
+# --- life and end -----------------------------------------------------------------------------------------
+
+
+def test_a_lease_lives_from_renewal_to_renewal() -> None:
+    """Each is saved and answered; without one it ends at its time, and its runner is stopped."""
+    state, effects = run(active(), Renewed("l1", "uni-b", 500.0))
+    assert kinds(effects) == ["Save", "Granted"]
+    assert next_deadline_s(state) == 500.0 + LEASE_TTL_S
+    state, effects = run(state, Tick(1099.9))
+    assert effects == []
+    state, effects = run(state, Tick(1100.0))
+    assert kinds(effects) == ["Save", "Stop", "Ended"]
+    assert ended(effects) == [("l1", "its borrower did not renew it in time")]
+    assert next_deadline_s(state) is None
+
+
+def test_a_renewal_that_comes_too_late_finds_the_lease_over() -> None:
+    """The lease ends first, even if no tick came, and the renewal is refused."""
+    _, effects = run(active(), Renewed("l1", "uni-b", LEASE_TTL_S))
+    assert kinds(effects) == ["Save", "Stop", "Ended", "Refuse"]
+
+
+def test_the_books_own_time_is_used() -> None:
+    """A book that was given another time keeps to it."""
+    state = committed(ttl_s=60.0)
+    assert next_deadline_s(state) == 60.0
+    assert kinds(run(state, Tick(60.0))[1]) == ["Save", "Stop", "Ended"]
+
+
+@pytest.mark.parametrize(
+    "event", [Renewed("l1", "uni-c", 5.0), Released("l1", "uni-c", "mine now", 5.0)], ids=["renew", "release"]
+)
+def test_another_site_can_do_nothing_with_a_lease(event: Event) -> None:
+    """It is refused, and the lease is as it was."""
+    state = active()
+    after, effects = run(state, event)
+    assert refusal(effects) == "not-yours"
+    assert after.book == state.book
+
+
+@pytest.mark.parametrize("event", [Renewed("l9", "uni-b", 5.0), Released("l9", "uni-b", "", 5.0)])
+def test_a_lease_that_never_was_is_unknown(event: Event) -> None:
+    """There is nothing to renew or to give back."""
+    assert refusal(run(active(), event)[1]) == "unknown-lease"
+
+
+def test_giving_back_twice_says_how_it_ended() -> None:
+    """The first ends it and stops its runner; the second is told the reason."""
+    state, effects = run(active(), Released("l1", "uni-b", "enough", 5.0))
+    assert kinds(effects) == ["Save", "Stop", "Ended"]
+    assert ended(effects) == [("l1", "enough")]
+    state, effects = run(state, Released("l1", "uni-b", "enough", 6.0))
+    assert refusal(effects) == "lease-ended"
+    (refuse,) = effects
+    assert isinstance(refuse, Refuse)
+    assert "enough" in refuse.refused.sentence
+
+
+def test_a_start_that_fails_ends_the_lease_and_stops_what_may_still_come() -> None:
+    """An order that nobody answered may be carried out later: the device waits for its node's word."""
+    state, effects = run(committed(), StartFailed("l1", "no answer", 5.0))
+    assert kinds(effects) == ["Save", "Stop", "Ended"]
+    assert GPU0 in state.book.taken()
+
+
+def test_a_runner_that_dies_ends_its_lease_and_frees_the_device() -> None:
+    """There is nothing to stop; the next borrower has the device at once."""
+    state, effects = run(active(), RunnerEnded("l1", "killed by signal 9", 5.0))
+    assert kinds(effects) == ["Save", "Ended"]
+    assert state.book.taken() == frozenset()
+
+
+def test_an_end_after_the_end_is_nothing() -> None:
+    """What its node says of a lease that is over changes nothing but that its device is free."""
+    state, _ = run(active(), Released("l1", "uni-b", "done", 5.0))
+    assert GPU0 in state.book.taken()
+    state, effects = run(state, RunnerEnded("l1", "told to", 6.0), RunnerEnded("l1", "again", 7.0))
+    assert effects == []
+    assert state.book.taken() == frozenset()
+    assert run(state, Started("l1", 8.0), StartFailed("l1", "late", 9.0))[1] == []
+
+
+def test_a_start_that_ends_after_its_lease_is_called_off_again() -> None:
+    """The stop may have come before what it was to stop."""
+    state, _ = run(committed(), Released("l1", "uni-b", "done", 5.0))
+    assert run(state, Started("l1", 6.0))[1] == [Stop("n1", "l1", "its lease has ended")]
+
+
+def test_ended_leases_are_remembered_up_to_a_bound() -> None:
+    """The oldest is forgotten first; a question for it is answered like one for a lease that never was."""
+    state = active()
+    state, _ = run(state, RunnerEnded("l1", "gone", 5.0))
+    for number in range(MAX_ENDED_KEPT):
+        now_s = 6.0
+        ask = OfferAsked(replace(REQUEST, id=f"x{number}"), f"x{number}", now_s)
+        commit = OfferCommitted(f"x{number}", f"x{number}", "uni-b", now_s)
+        state, effects = run(state, ask, commit, RunnerEnded(f"x{number}", "gone", now_s))
+        assert ended(effects) == [(f"x{number}", "gone")]
+    assert len(state.book.ended) == MAX_ENDED_KEPT
+    assert refusal(run(state, Released("l1", "uni-b", "", 7.0))[1]) == "unknown-lease"
+    assert refusal(run(state, Released("x0", "uni-b", "", 7.0))[1]) == "lease-ended"
+
+
+# --- nodes ------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_node_keeps_its_lease_until_the_lease_is_over() -> None:
+    """No tick ends it before its time; renewals are answered as ever."""
+    state, effects = run(active(), Tick(300.0), Renewed("l1", "uni-b", 400.0), Tick(999.0))
+    assert kinds(effects) == ["Save", "Granted"]
+    assert kinds(run(state, Tick(1000.0))[1]) == ["Save", "Stop", "Ended"]
+
+
+def test_a_node_that_does_not_name_its_lease_no_longer_runs_it() -> None:
+    """Not by a report that may be older than the start, but by the first that cannot be."""
+    state, effects = run(active(), heard(now_s=1.0 + LEASE_REPORT_GRACE_S - 0.1))
+    assert effects == []
+    state, effects = run(state, heard(now_s=1.0 + LEASE_REPORT_GRACE_S))
+    assert kinds(effects) == ["Save", "Ended"]
+    assert ended(effects) == [("l1", "its node no longer runs it")]
+
+
+def test_a_start_may_take_long() -> None:
+    """Before it has started, a lease is not missed in reports."""
+    assert run(committed(), heard(now_s=300.0), heard("l1", now_s=302.0))[1] == []
+
+
+def test_a_lease_that_has_ended_is_stopped_at_each_report_and_its_device_waits() -> None:
+    """The device is free with a report that was surely made after the end and does not name the lease."""
+    state, _ = run(active(), Released("l1", "uni-b", "done", 20.0))
+    state, effects = run(state, heard("l1", now_s=40.0), heard("l1", now_s=42.0))
+    assert [(one.node, one.lease_id) for one in effects if isinstance(one, Stop)] == [("n1", "l1")] * 2
+    assert GPU0 in state.book.taken()
+    assert run(state, heard(now_s=43.0))[0].book.taken() == frozenset()
+    early, _ = run(active(), Released("l1", "uni-b", "done", 20.0), heard(now_s=21.0))
+    assert GPU0 in early.book.taken(), "this report may be older than the end"
+
+
+def test_a_node_that_runs_what_nobody_gave_it_is_told_to_stop() -> None:
+    """Be the lease unknown, or given to another node."""
+    state = active()
+    _, effects = run(state, heard("l7", "l1", now_s=5.0))
+    assert [(one.node, one.lease_id) for one in effects if isinstance(one, Stop)] == [("n1", "l7")]
+    _, effects = run(state, heard("l1", now_s=5.0, node="n2"))
+    assert [(one.node, one.lease_id) for one in effects if isinstance(one, Stop)] == [("n2", "l1")]
+
+
+def test_a_fleet_has_a_bound() -> None:
+    """One node more is refused; the known ones go on reporting."""
+    state = State()
+    for number in range(MAX_NODES):
+        state, effects = step(state, heard(now_s=0.0, node=f"m{number}"))
+        assert effects == ()
+    after, effects = step(state, heard(now_s=1.0, node="more"))
+    assert refusal(effects) == "full"
+    assert after.fleet == state.fleet
+    assert step(state, heard(now_s=1.0, node="m0"))[1] == ()
+
+
+def test_a_node_that_is_silent_for_long_is_forgotten_unless_a_lease_is_there() -> None:
+    """With it goes what was to be stopped there; when it comes back, it reports that itself."""
+    state, _ = run(active(), Released("l1", "uni-b", "done", 20.0))
+    state, _ = run(state, Tick(NODE_FORGOTTEN_S))
+    assert "n1" in state.fleet.nodes
+    state, _ = run(state, Tick(NODE_FORGOTTEN_S + 1.0))
+    assert state.fleet.nodes == {}
+    assert state.book.taken() == frozenset()
+    kept = active()
+    for now_s in range(0, int(NODE_FORGOTTEN_S) + 100, 500):
+        kept, _ = run(kept, Renewed("l1", "uni-b", float(now_s)), Tick(float(now_s)))
+    assert "n1" in kept.fleet.nodes
+
+
+def test_an_owner_takes_a_device_back() -> None:
+    """Its lease ends, its offer is void, and it is not offered again before its node has spoken."""
+    state, effects = run(active(), Reclaimed("n1", "gpu0", "its owner needs it", 5.0))
+    assert kinds(effects) == ["Save", "Stop", "Ended"]
+    state, _ = run(state, RunnerEnded("l1", "stopped", 6.0))
+    assert refusal(run(state, OfferAsked(REQUEST, "o2", 7.0))[1]) == "no-device"
+    assert kinds(run(state, heard(now_s=8.0), OfferAsked(REQUEST, "o2", 9.0))[1]) == ["Offered"]
+    state, _ = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    state, effects = run(state, Reclaimed("n1", None, "its owner needs it", 1.0))
+    assert effects == []
+    assert refusal(run(state, OfferCommitted("o1", "l1", "uni-b", 2.0))[1]) == "offer-expired"
+    assert refusal(run(state, OfferAsked(REQUEST, "o2", 2.0))[1]) == "not-donating"
+
+
+@pytest.mark.parametrize(("node", "device"), [("n2", None), ("n1", "gpu1")])
+def test_a_reclaim_touches_nothing_else(node: str, device: str | None) -> None:
+    """Leases of other nodes and devices go on."""
+    state = active()
+    after, effects = run(state, Reclaimed(node, device, "its owner needs it", 5.0))
+    assert effects == []
+    assert after.book == state.book
+
+
+# --- after a start of the gateway -------------------------------------------------------------------------
+
+
+def saved() -> Lease:
+    """The lease as it is on disk."""
+    return active().book.leases["l1"]
+
+
+def test_a_lease_from_disk_keeps_its_device_until_its_node_names_it() -> None:
+    """Nobody else gets the device meanwhile; with the node's word the lease is active again."""
+    state, effects = run(State(), Restored((saved(),), 100.0), heard("l1", now_s=100.5))
+    assert kinds(effects) == ["Save"]
+    assert state.book.leases["l1"].state is LeaseState.ACTIVE
+    waiting, _ = run(State(), Restored((saved(),), 100.0), heard(now_s=101.0))
+    assert GPU0 in waiting.book.taken()
+    assert kinds(run(waiting, Renewed("l1", "uni-b", 102.0))[1]) == ["Save", "Granted"]
+
+
+def test_a_lease_from_disk_that_its_node_does_not_name_ends() -> None:
+    """By the node's report, or by its time if the node never comes back."""
+    state, _ = run(State(), Restored((saved(),), 100.0))
+    assert ended(run(state, heard(now_s=100.0 + LEASE_REPORT_GRACE_S))[1]) == [
+        ("l1", "its node no longer runs it")
+    ]
+    assert ended(run(state, Tick(LEASE_TTL_S))[1]) == [("l1", "its borrower did not renew it in time")]
+
+
+def test_a_lease_from_disk_whose_time_is_over_ends_at_once() -> None:
+    """Its device is not free before its node has said that nothing runs there."""
+    state, effects = run(State(), Restored((saved(),), LEASE_TTL_S))
+    assert kinds(effects) == ["Save", "Stop", "Ended"]
+    assert GPU0 in state.book.taken()
+
+
+def test_two_leases_from_disk_never_share_a_device() -> None:
+    """Whatever is in the file, the first keeps the device and the second ends."""
+    second = replace(saved(), id="l2", offer_id="o2", request=replace(REQUEST, id="r2"))
+    state, effects = run(State(), Restored((saved(), second), 100.0))
+    assert ended(effects) == [("l2", "another lease has its device")]
+    assert set(state.book.leases) == {"l1"}
+
+
+def test_a_commit_is_still_repeated_after_a_start() -> None:
+    """The lease on disk knows its offer."""
+    state, _ = run(State(), Restored((saved(),), 100.0))
+    (granted,) = run(state, OfferCommitted("o1", "l9", "uni-b", 101.0))[1]
+    assert isinstance(granted, Granted)
+    assert granted.lease.id == "l1"
+
+
+def test_a_step_changes_nothing_that_was() -> None:
+    """The state before a step is the state before it, whatever the step does."""
+    state = active()
+    book = state.book
+    copies = [dict(one) for one in (book.offers, book.leases, book.stopping, book.ended)]
+    run(state, Released("l1", "uni-b", "done", 5.0), Tick(9999.0))
+    assert [dict(one) for one in (book.offers, book.leases, book.stopping, book.ended)] == copies

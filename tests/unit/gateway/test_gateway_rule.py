@@ -1,0 +1,119 @@
+"""First come, first served: each refusal by itself, in its order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.gateway.book import Book, Offer, Stopping
+from agent.gateway.fleet import Device, DeviceRef, Fleet, NodeReport, Replica, heard
+from agent.gateway.request import Admitted, LeaseRequest, Refused
+from agent.gateway.rule import FirstCome
+from agent.limits import NODE_SILENCE_S
+
+IMAGE = "a" * 64
+GB = 10**9
+REQUEST = LeaseRequest(
+    id="r1",
+    borrower_site="uni-b",
+    borrower_node="b1",
+    model="uni-a/llama",
+    image_id=IMAGE,
+    total_bytes=16 * GB,
+    account="/uni-b/nlp",
+    purpose="teaching",
+)
+N1 = NodeReport(
+    node="n1",
+    address="n1:7400",
+    devices=(Device("gpu0", "gpu", 80 * GB), Device("gpu1", "gpu", 40 * GB)),
+    replicas=(Replica(IMAGE, whole=True),),
+    leases=(),
+    spares_ready=0,
+    donating=True,
+    transfer_bytes_per_s=0.0,
+)
+N2 = replace(N1, node="n2", address="n2:7400", replicas=(), devices=(Device("gpu0", "gpu", 24 * GB),))
+GPU0 = DeviceRef("n1", "gpu0")
+
+
+def ask(request: LeaseRequest, *reports: NodeReport, book: Book | None = None, now_s: float = 0.0) -> object:
+    """The rule's answer; a refusal as its code and whether it is for good."""
+    fleet = Fleet()
+    for report in reports:
+        fleet = heard(fleet, report, 0.0)
+    answer = FirstCome().admit(request, book or Book(), fleet, now_s)
+    if isinstance(answer, Refused):
+        assert answer.sentence.endswith(".")
+        assert answer.fix
+        return answer.code, answer.terminal
+    return answer
+
+
+def test_the_best_free_device_is_given() -> None:
+    """The one whose node has the image, and says so; without it another one, cold."""
+    assert ask(REQUEST, N2, N1) == Admitted(GPU0, warm=True)
+    assert ask(REQUEST, N2, replace(N1, replicas=())) == Admitted(GPU0, warm=False)
+
+
+@pytest.mark.parametrize("kind", ["offer", "stopping"])
+def test_a_taken_device_is_not_given(kind: str) -> None:
+    """What is offered, or not free of its last lease yet, is passed over for the next best."""
+    book = Book(offers={"o1": Offer("o1", replace(REQUEST, id="r0"), GPU0, True, 30.0)})
+    if kind == "stopping":
+        book = Book(stopping={"l1": Stopping(GPU0, 0.0)})
+    assert ask(REQUEST, N1, book=book) == Admitted(DeviceRef("n1", "gpu1"), warm=True)
+
+
+def test_a_pinned_node_is_the_only_one_looked_at() -> None:
+    """The request goes there though another one has the image, or is refused though another one is free."""
+    pinned = replace(REQUEST, node="n2")
+    assert ask(pinned, N1, N2) == Admitted(DeviceRef("n2", "gpu0"), warm=False)
+    assert ask(pinned, N1, replace(N2, donating=False)) == ("not-donating", False)
+    assert ask(pinned, N1, replace(N2, devices=())) == ("no-device", False)
+
+
+def test_a_node_that_nobody_knows_is_refused_for_good_and_a_silent_one_for_now() -> None:
+    """A name that is wrong stays wrong; a node that is silent may come back."""
+    pinned = replace(REQUEST, node="n9")
+    assert ask(pinned, N1) == ("unknown-node", True)
+    assert ask(replace(REQUEST, node="n1"), N1, now_s=NODE_SILENCE_S + 1) == ("unknown-node", False)
+
+
+def test_silent_nodes_have_nothing_to_give() -> None:
+    """A site whose nodes are all lost has no device, for now."""
+    assert ask(REQUEST, N1, now_s=NODE_SILENCE_S + 1) == ("no-device", False)
+    assert ask(REQUEST) == ("no-device", False)
+
+
+@pytest.mark.parametrize("devices", [0, 2])
+def test_a_lease_has_one_device(devices: int) -> None:
+    """Whoever asks for another number is told so for good."""
+    assert ask(replace(REQUEST, devices=devices), N1) == ("no-device", True)
+
+
+def test_what_is_not_donated_is_not_given() -> None:
+    """A node that does not donate keeps its devices, however free they are."""
+    assert ask(REQUEST, replace(N1, donating=False)) == ("not-donating", False)
+    assert ask(REQUEST, replace(N1, donating=False), N2) == Admitted(DeviceRef("n2", "gpu0"), warm=False)
+
+
+def test_an_image_that_fits_nowhere_is_refused_for_good() -> None:
+    """The memory of each donated device is smaller, even of one that is taken."""
+    assert ask(replace(REQUEST, total_bytes=80 * GB), N1) == Admitted(GPU0, warm=True)
+    assert ask(replace(REQUEST, total_bytes=80 * GB + 1), N1, N2) == ("too-large", True)
+
+
+def test_all_in_use_passes() -> None:
+    """A device that fits is there, but taken: asking again later may help."""
+    book = Book(stopping={"l1": Stopping(GPU0, 0.0)})
+    assert ask(replace(REQUEST, total_bytes=50 * GB), N1, N2, book=book) == ("all-leased", False)
+
+
+def test_a_node_that_runs_something_unknown_is_left_alone() -> None:
+    """Nobody here knows on which device it runs, so none is given; a known rest blocks only its own."""
+    assert ask(REQUEST, replace(N1, leases=("l7",))) == ("all-leased", False)
+    book = Book(stopping={"l7": Stopping(GPU0, 0.0)})
+    second = Admitted(DeviceRef("n1", "gpu1"), warm=True)
+    assert ask(REQUEST, replace(N1, leases=("l7",)), book=book) == second

@@ -1,0 +1,137 @@
+"""Which device, and which donor: each criterion by itself, and no dependence on order or odd figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.gateway.fleet import Device, NodeReport, Replica
+from agent.gateway.placement import Candidate, ReceivedOffer, choose, rank_offers
+from agent.gateway.request import LeaseRequest
+
+IMAGE = "a" * 64
+REQUEST = LeaseRequest(
+    id="r1",
+    borrower_site="uni-b",
+    borrower_node="b1",
+    model="uni-a/llama",
+    image_id=IMAGE,
+    total_bytes=10,
+    account="",
+    purpose="",
+)
+
+
+def candidate(
+    node: str, device: str = "gpu0", *, memory: int = 80, warm: bool = False, spares: int = 0
+) -> Candidate:
+    """A free device."""
+    replicas = (Replica(IMAGE, whole=warm),)
+    one = Device(device, "gpu", memory)
+    return Candidate(NodeReport(node, f"{node}:7400", (one,), replicas, (), spares, True, 0.0), one)
+
+
+def test_nothing_free_is_nothing_chosen() -> None:
+    """An empty list has no best."""
+    assert choose(REQUEST, []) is None
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (candidate("n2", warm=True), candidate("n1", spares=2, memory=160)),
+        (candidate("n2", spares=1), candidate("n1", memory=160)),
+        (candidate("n2", memory=81), candidate("n1", memory=80)),
+        (candidate("n1", "gpu1"), candidate("n2", "gpu0")),
+        (candidate("n1", "gpu0"), candidate("n1", "gpu1")),
+    ],
+    ids=["image there", "spare ready", "most memory", "name of the node", "name of the device"],
+)
+def test_each_criterion_outweighs_all_after_it(better: Candidate, worse: Candidate) -> None:
+    """The image's place counts first, then a spare runner, then memory, then names."""
+    assert choose(REQUEST, [worse, better]) is better
+
+
+def test_two_spares_are_no_better_than_one() -> None:
+    """One lease needs one runner: beyond it memory decides."""
+    more = candidate("n1", spares=3, memory=80)
+    larger = candidate("n2", spares=1, memory=160)
+    assert choose(REQUEST, [more, larger]) is larger
+
+
+devices = st.builds(
+    candidate,
+    st.sampled_from(["n1", "n2", "n3"]),
+    st.sampled_from(["gpu0", "gpu1"]),
+    memory=st.sampled_from([40, 80]),
+    warm=st.booleans(),
+    spares=st.integers(0, 2),
+)
+
+
+@given(
+    st.lists(devices, unique_by=lambda one: one.ref).flatmap(
+        lambda a: st.tuples(st.just(a), st.permutations(a))
+    )
+)
+def test_the_choice_does_not_depend_on_order(lists: tuple[list[Candidate], list[Candidate]]) -> None:
+    """The same devices in any order give the same one."""
+    first, second = lists
+    assert choose(REQUEST, first) == choose(REQUEST, second)
+
+
+OFFER = ReceivedOffer("uni-c", "o1", "n1", warm=False, bytes_to_move=1000, bytes_per_s=100.0)
+
+
+def test_a_site_where_the_image_is_outweighs_the_own_site() -> None:
+    """Nothing to move beats everything else, the own site a faster one, a faster one a name."""
+    warm = replace(OFFER, site="uni-z", warm=True, bytes_per_s=0.0)
+    own = replace(OFFER, site="uni-b", bytes_per_s=1.0)
+    fast = replace(OFFER, site="uni-d", bytes_per_s=1e9)
+    assert rank_offers([OFFER, fast, own, warm], "uni-b") == (warm, own, fast, OFFER)
+
+
+def test_time_to_move_counts_not_pace_alone() -> None:
+    """Few bytes over a slow line may come sooner than many over a fast one."""
+    few = replace(OFFER, site="uni-z", bytes_to_move=10, bytes_per_s=10.0)
+    assert few.seconds_to_move == 1.0
+    assert rank_offers([OFFER, few], "uni-b") == (few, OFFER)
+
+
+@pytest.mark.parametrize("pace", [0.0, -1.0, math.nan, math.inf, -math.inf])
+def test_a_pace_that_is_none_counts_as_the_worst(pace: float) -> None:
+    """A donor cannot get to the front with a figure that no line has."""
+    odd = replace(OFFER, site="uni-a", bytes_per_s=pace)
+    assert rank_offers([odd, OFFER], "uni-b") == (OFFER, odd)
+
+
+received = st.builds(
+    ReceivedOffer,
+    st.sampled_from(["uni-a", "uni-b", "uni-c"]),
+    st.text("0123456789", min_size=1, max_size=3),
+    st.sampled_from(["n1", "n2"]),
+    st.booleans(),
+    st.integers(-5, 2**64),
+    st.floats(),
+)
+
+
+@given(
+    st.lists(received, unique_by=lambda one: one.offer_id).flatmap(
+        lambda a: st.tuples(st.just(a), st.permutations(a))
+    )
+)
+def test_ranking_is_total_and_does_not_depend_on_order(
+    lists: tuple[list[ReceivedOffer], list[ReceivedOffer]],
+) -> None:
+    """Whatever figures donors send, every offer is in the list once, at the same place."""
+    first, second = lists
+    ranked = rank_offers(first, "uni-b")
+    assert [one.offer_id for one in ranked] == [one.offer_id for one in rank_offers(second, "uni-b")]
+    assert {one.offer_id for one in ranked} == {one.offer_id for one in first}
+    warm = [one.warm for one in ranked]
+    assert warm == sorted(warm, reverse=True)
