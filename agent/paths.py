@@ -37,6 +37,11 @@ class Paths:
         return self.state_dir / "site"
 
     @property
+    def join_dir(self) -> Path:
+        """The key and the request of a join that has not ended; missing else."""
+        return self.state_dir / "site.join"
+
+    @property
     def admin_socket(self) -> Path:
         """Every call of the Operator service."""
         return self.run_dir / "admin.sock"

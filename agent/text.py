@@ -21,6 +21,9 @@ _UNITS: Final = {
 }
 _SIZE: Final = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]{0,3})\s*", re.IGNORECASE)
 
+_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])\s*", re.IGNORECASE)
+
 
 def printable(text: str, max_bytes: int) -> str:
     """Return ``text`` cut to ``max_bytes`` of UTF-8, with what would move a terminal's cursor escaped."""
@@ -40,6 +43,18 @@ def parse_size(text: str) -> int:
     if found is None or (unit is None and found[2].lower() != "b"):
         raise RequestError(f"{text!r} is no size.", fix="write a number and a unit, such as 2GB or 512MiB")
     return int(float(found[1]) * (unit or 1)) if "." in found[1] else int(found[1]) * (unit or 1)
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that ``30m``, ``24h`` or ``90s`` name.
+
+    Raises:
+        RequestError: the text is no duration.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise RequestError(f"{text!r} is no duration.", fix="write a number and a unit, such as 30m or 24h")
+    return float(found[1]) * _SECONDS[found[2].lower()]
 
 
 def format_size(nbytes: int) -> str:

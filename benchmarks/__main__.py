@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("loopback", "resident_map", "disk_load", "cli_start", "agent_idle", "identity_check", "gpu_staging")
+NAMES = ("loopback", "resident_map", "disk_load", "cli_start", "agent_idle", "identity_check", "relay", "gpu_staging")
 
 
 def main() -> int:

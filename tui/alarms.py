@@ -10,7 +10,7 @@ from tui.words import duration, until
 
 
 def alarms(picture: Picture) -> tuple[Cell, ...]:
-    """Return the sentences, the worst first: a silent agent, a bad state file, a registry not fresh."""
+    """Return the sentences, the worst first: a silent agent, a bad state file, trouble with the registry."""
     status, registry = picture.answer.status, picture.answer.federation.registry
     found = []
     if picture.overdue:
@@ -24,7 +24,7 @@ def alarms(picture: Picture) -> tuple[Cell, ...]:
         soon = expires_at > picture.now
         words = f"this node's certificate {until(expires_at, picture.now)} and was not renewed."
         found.append(sentence(f"▲ {words}", Tone.WARN) if soon else sentence(f"■ {words}", Tone.BAD))
-    if registry.detail and registry.state not in ("fresh", "none"):
+    if registry.detail and registry.state != "none":
         found.append(sentence(f"▲ registry: {registry.detail}", Tone.WARN))
     if status.cache.last_fault and not status.cache.up:
         found.append(sentence(f"▲ weight cache: {status.cache.last_fault}", Tone.WARN))

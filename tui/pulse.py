@@ -43,15 +43,15 @@ OUTSIDE: Final = (
     "This node belongs to no institution yet. What it holds and runs is on the line above.",
     "",
     "Its first node makes an institution:",
-    "    pyrdma-agent init --site NAME",
+    "    pyrdma-agent init --site NAME --trust-domain DOMAIN --address HOST:PORT",
     "Any other one joins with an invite from there:",
     "    pyrdma-agent join --invite-file FILE",
 )
 NO_SITES: Final = (
     "No institution is known yet: the registry has not been read.",
     "",
-    "Why not, in one sentence:",
-    "    pyrdma-agent status",
+    "What this node knows of its site, and why not more:",
+    "    pyrdma-agent nodes",
 )
 
 
@@ -160,6 +160,8 @@ def _registry(picture: Picture) -> Line:
     line = [Cell("registry "), state_cell(look_of(registry.state))]
     if registry.state != "none":
         line.append(cell(f", {registry.sites} institutions"))
+    elif registry.detail:
+        line.append(cell(f", {registry.detail}", Tone.FAINT))
     if registry.expires_at is not None:
         line.append(Cell(f", {until(registry.expires_at, picture.now)}"))
     return tuple(line)

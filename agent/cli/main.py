@@ -18,7 +18,11 @@ from pyrdma.errors import Error
 
 _COMMANDS: Final = {
     "demo": "agent.cli.demo:demo",
+    "init": "agent.cli.init:init",
     "serve": "agent.cli.serve:serve",
+    "invite": "agent.cli.invite:invite",
+    "join": "agent.cli.join:join",
+    "leave": "agent.cli.leave:leave",
     "publish": "agent.cli.publish:publish",
     "models": "agent.cli.show:models",
     "run": "agent.cli.run:run",
@@ -27,6 +31,7 @@ _COMMANDS: Final = {
     "transfers": "agent.cli.show:transfers",
     "status": "agent.cli.show:status",
     "nodes": "agent.cli.nodes:nodes",
+    "consortium": "agent.cli.consortium:consortium",
     "tui": "agent.cli.tui:tui",
 }
 _EPILOG: Final = """\

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.local.views import (
     FederationView,
     GrantedView,
+    InviteView,
     LeaseView,
     ModelView,
     PublishedView,
     StatusView,
     TransferView,
 )
+
+if TYPE_CHECKING:
+    from agent.site.config import SiteConfig
 
 SCHEMA: Final = 1
 Document = dict[str, Any]
@@ -69,3 +73,28 @@ def granted_document(view: GrantedView, notes: Sequence[str]) -> Document:
 def stopped_document(view: LeaseView) -> Document:
     """``stop``."""
     return {"schema": SCHEMA, "lease": asdict(view)}
+
+
+def site_document(config: SiteConfig, *, changed: bool, fingerprint: str, request: str = "") -> Document:
+    """``init`` and ``join``: this node's place, and whether it is new; ``request`` is what ``init`` wrote."""
+    return {
+        "schema": SCHEMA,
+        "site": config.site,
+        "node": config.node,
+        "role": config.role,
+        "address": config.address,
+        "gateway": config.gateway_node,
+        "changed": changed,
+        "fingerprint": fingerprint,
+        "request": request,
+    }
+
+
+def invite_document(view: InviteView, node: str) -> Document:
+    """``invite create``."""
+    return {"schema": SCHEMA, "node": node, "invite": view.text, "expires_at": view.expires_at}
+
+
+def left_document(site: str, node: str, sentence: str) -> Document:
+    """``leave``; the site and the node are empty when there was none to leave."""
+    return {"schema": SCHEMA, "site": site, "node": node, "sentence": sentence}

@@ -33,6 +33,19 @@ def locked(paths: Paths) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def state_locked(paths: Paths) -> Iterator[None]:
+    """Hold the state directory alone while the body runs, for a command that changes what an agent relies on.
+
+    Raises:
+        SocketInUseError: an agent runs on it.
+        NodeError: the directory cannot be used.
+    """
+    make_private_dir(paths.state_dir, 0o700)
+    with _lock(paths.state_dir):
+        yield
+
+
+@contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     path = directory / "serve.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,60 +19,66 @@ KILL_AT: Final = 0.15
 """Of the bytes; early enough that the source is still needed when it dies."""
 
 
-async def liar(
-    stage: Stage, folder: Path, giver: DemoNode, second: DemoNode, taker: DemoNode, nbytes: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The nodes of the demo: three gateways and a second node of south."""
+
+    north: DemoNode
+    south: DemoNode
+    south_second: DemoNode
+    west: DemoNode
+
+
+async def liar(stage: Stage, folder: Path, cast: Cast, nbytes: int) -> None:
     """One of two sources holds damaged memory; it is named and dropped, the start succeeds.
 
     Raises:
         NodeError: it was not found out.
     """
     stage.say()
-    stage.say("Drama 1: one of two sources has failing memory (a bit in each of its pieces turned over).")
-    second.launch(spares=0)
-    await second.ready()
-    await _publish_on_both(stage, folder / "drama-1", "drama-1", giver, second, nbytes, seed=2)
-    flipped = flip_a_bit_in_each_piece(await second.cache_pid())
-    stage.say(f"  second holds {flipped} damaged pieces and does not know it")
-    granted = await _start(stage, taker, "drama-1", None)
-    dropped = _source(granted, second)
+    stage.say(
+        "Drama 1: one of two sites that hold a model has failing memory (a bit in each piece turned over)."
+    )
+    await _publish_on_both(stage, folder / "drama-1", "drama-1", cast, nbytes, seed=2)
+    flipped = flip_a_bit_in_each_piece(await cast.west.cache_pid())
+    stage.say(f"  west holds {flipped} damaged pieces and does not know it")
+    granted = await _start(stage, cast, "drama-1", kill_west=False)
+    dropped = _source(granted, "west")
     if dropped.state != "dropped" or dropped.bytes:
         raise NodeError("the source with damaged memory was not dropped.")
-    stage.say(f"  dropped: second, {dropped.reason}; none of its bytes was used")
+    stage.say(f"  dropped: west, {dropped.reason}; none of its bytes was used")
     stage.say(_outcome(granted))
 
 
-async def killed_source(
-    stage: Stage, folder: Path, giver: DemoNode, second: DemoNode, taker: DemoNode, nbytes: int
-) -> None:
+async def killed_source(stage: Stage, folder: Path, cast: Cast, nbytes: int) -> None:
     """One of two sources is killed in mid-pull; its finished pieces are kept, the other brings the rest.
 
     Raises:
         NodeError: the pull did not survive it.
     """
     stage.say()
-    stage.say("Drama 2: one of two sources is killed in mid-pull.")
-    await _publish_on_both(stage, folder / "drama-2", "drama-2", giver, second, nbytes, seed=3)
-    granted = await _start(stage, taker, "drama-2", second)
-    dropped = _source(granted, second)
+    stage.say("Drama 2: one of two sites that hold a model is killed in mid-pull.")
+    await _publish_on_both(stage, folder / "drama-2", "drama-2", cast, nbytes, seed=3)
+    granted = await _start(stage, cast, "drama-2", kill_west=True)
+    dropped = _source(granted, "west")
     kept = f"{format_size(dropped.bytes)} that it had sent were kept"
     if dropped.state == "dropped":
-        stage.say(f"  dropped: second, {dropped.reason}; {kept}")
+        stage.say(f"  dropped: west, {dropped.reason}; {kept}")
     else:
         stage.say(f"  the pull was over before the source's death was noticed; {kept}")
     stage.say(_outcome(granted))
 
 
 async def _publish_on_both(
-    stage: Stage, model: Path, name: str, giver: DemoNode, second: DemoNode, nbytes: int, *, seed: int
+    stage: Stage, model: Path, name: str, cast: Cast, nbytes: int, *, seed: int
 ) -> None:
-    stage.hint(f"publishing {name}, {format_size(nbytes)}, on giver and on second ...")
+    stage.hint(f"publishing {name}, {format_size(nbytes)}, in north and in west ...")
     await asyncio.to_thread(generate_llama, model, nbytes, seed)
-    await asyncio.gather(*(node.publish(model, name, lambda _: None) for node in (giver, second)))
+    await asyncio.gather(*(node.publish(model, name, lambda _: None) for node in (cast.north, cast.west)))
 
 
-async def _start(stage: Stage, taker: DemoNode, model: str, victim: DemoNode | None) -> GrantedView:
-    await taker.spare_ready()
+async def _start(stage: Stage, cast: Cast, model: str, *, kill_west: bool) -> GrantedView:
+    await cast.south.spare_ready()
     killed = False
     with stage.bar(model) as bar:
 
@@ -80,21 +87,21 @@ async def _start(stage: Stage, taker: DemoNode, model: str, victim: DemoNode | N
             if not isinstance(event, ProgressView):
                 return
             bar.show(event)
-            if victim is not None and not killed and event.done_bytes >= KILL_AT * event.total_bytes:
+            if kill_west and not killed and event.done_bytes >= KILL_AT * event.total_bytes:
                 killed = True
-                victim.kill()
-                bar.note(f"  killed second at {event.done_bytes / event.total_bytes:.0%}")
+                cast.west.kill()
+                bar.note(f"  killed west at {event.done_bytes / event.total_bytes:.0%}")
 
-        granted = await taker.run(model, on_event)
-    await taker.stop_lease(granted.lease.id)
+        granted = await cast.north.run(model, on_event, site="south", node=cast.south.name)
+    await cast.north.stop_lease(granted.lease.id)
     return granted
 
 
-def _source(granted: GrantedView, node: DemoNode) -> SourceView:
+def _source(granted: GrantedView, name: str) -> SourceView:
     for source in granted.start.sources:
-        if source.name == node.name:
+        if source.name == name:
             return source
-    raise NodeError(f"{node.name} was not among the sources of {granted.lease.model}.")
+    raise NodeError(f"{name} was not among the sources of {granted.lease.model}.")
 
 
 def _outcome(granted: GrantedView) -> str:

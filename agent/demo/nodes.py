@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,8 @@ from agent.errors import NodeError, UnreachableError
 from agent.local.client import AgentClient, wait_until_ready
 from agent.local.views import GrantedView, ProgressView, PublishedView, RunEvent
 from agent.paths import Paths
+from federation.errors import FederationError
+from pyrdma.errors import Error
 
 START_DEADLINE_S: Final = 60.0
 STOP_DEADLINE_S: Final = 15.0
@@ -28,23 +30,17 @@ OnEvent = Callable[[RunEvent], None]
 class DemoNode:
     """One node, in a session of its own: Ctrl-C reaches the demo alone, which then ends the node."""
 
-    def __init__(self, name: str, folder: Path, memory_bytes: int, peers: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, folder: Path, memory_bytes: int) -> None:
         self.name = name
         self.paths = Paths(folder / name, folder / name / "run")
         self._log_path = folder / f"{name}.log"
-        self._command = [sys.executable, "-m", "agent", "serve", "--name", name]
-        self._command += ["--state-dir", str(self.paths.state_dir), "--run-dir", str(self.paths.run_dir)]
-        self._command += [
-            "--memory",
-            str(memory_bytes),
-            *(part for peer in peers for part in ("--peer", peer)),
-        ]
+        self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def peer_address(self) -> str:
-        """Where other nodes of this machine reach it."""
-        return f"unix:{self.paths.node_socket}"
+    def directories(self) -> list[str]:
+        """The options that name its directories to a command."""
+        return ["--state-dir", str(self.paths.state_dir), "--run-dir", str(self.paths.run_dir)]
 
     @property
     def running(self) -> bool:
@@ -58,9 +54,11 @@ class DemoNode:
 
     def launch(self, *, spares: int = 1) -> None:
         """Start the process; it is not ready yet."""
+        command = [sys.executable, "-m", "agent", "serve", "--name", self.name, *self.directories]
+        command += ["--memory", str(self._memory_bytes), "--spares", str(spares)]
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._command, "--spares", str(spares)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -102,10 +100,10 @@ class DemoNode:
                     return event
         raise NodeError(f"the node {self.name} ended a publication without a word.")
 
-    async def run(self, model: str, on_event: OnEvent) -> GrantedView:
-        """Start a model; progress goes to the callback."""
+    async def run(self, model: str, on_event: OnEvent, *, site: str = "", node: str = "") -> GrantedView:
+        """Start a model, on this node or where it is told; progress goes to the callback."""
         async with AgentClient(self.paths, change=True) as client:
-            async for event in client.run(model):
+            async for event in client.run(model, site=site, node=node):
                 if isinstance(event, GrantedView):
                     return event
                 on_event(event)
@@ -115,6 +113,27 @@ class DemoNode:
         """End a lease."""
         async with AgentClient(self.paths, change=True) as client:
             await client.stop(lease_id)
+
+    async def sees(self, *sites: str) -> None:
+        """Wait until this node's gateway hears from other sites.
+
+        Raises:
+            NodeError: it does not in time.
+        """
+        async with AgentClient(self.paths, change=True) as client:
+            for _ in range(int(START_DEADLINE_S / _POLL_S)):
+                with contextlib.suppress(Error, FederationError):
+                    ready = {one.name for one in (await client.refresh()).sites if one.state == "ready"}
+                    if ready >= set(sites):
+                        return
+                await asyncio.sleep(_POLL_S)
+        raise NodeError(f"{self.name} does not hear from {', '.join(sites)}. {self._last_words()}")
+
+    async def has_node(self, name: str) -> None:
+        """Wait until a node of this gateway's site has reported a device."""
+        async with asyncio.timeout(START_DEADLINE_S), AgentClient(self.paths) as client:
+            while not any(one.name == name and one.devices for one in (await client.federation()).nodes):
+                await asyncio.sleep(_POLL_S)
 
     async def cache_pid(self) -> int:
         """Return the pid of the node's weight cache."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.demo import asking, dramas
+from agent.demo.dramas import Cast
+from agent.demo.federation import DemoFederation, shortened
 from agent.demo.models import generate_llama
 from agent.demo.nodes import DemoNode
 from agent.demo.show import Stage, Timeline, rate
@@ -123,12 +125,16 @@ class Story:
         stage.hint(f"generating a Llama-shaped checkpoint of {format_size(self._size_bytes)} ...")
         await asyncio.to_thread(generate_llama, self._llama, self._size_bytes, 1)
         baselines = await self._baselines()
-        giver, taker = await self._start_nodes()
+        cast = await self._found_sites()
+        await self._publish(cast.north)
         starts = [
-            await self._start(taker, "in-site", REAL),
-            await self._start(taker, "resident", REAL),
-            await self._start(taker, "in-site", LARGE),
-            await self._start(taker, "resident", LARGE),
+            await self._start(cast.north, name, model, node)
+            for model in (REAL, LARGE)
+            for name, node in (
+                ("cross-site", cast.south),
+                ("in-site", cast.south_second),
+                ("resident", cast.south_second),
+            )
         ]
         equal = self._compare(baselines, starts)
         stage.say()
@@ -138,9 +144,8 @@ class Story:
             stage.say()
         stage.say(f"Done ahead of each warm start, by a spare runner that stood by: {starts[0].ahead()}.")
         stage.say(f"answers equal those of transformers loading from disk: {'yes' if equal else 'NO'}")
-        second = self._second
-        await dramas.liar(stage, self._folder, giver, second, taker, self._drama_bytes)
-        await dramas.killed_source(stage, self._folder, giver, second, taker, self._drama_bytes)
+        await dramas.liar(stage, self._folder, cast, self._drama_bytes)
+        await dramas.killed_source(stage, self._folder, cast, self._drama_bytes)
         large = [one for one in baselines if one.model == LARGE]
         return {
             "schema": 1,
@@ -165,32 +170,55 @@ class Story:
                 found.append(await asyncio.to_thread(_baseline, model, kind, folder, cold))
         return found
 
-    async def _start_nodes(self) -> tuple[DemoNode, DemoNode]:
-        weights = self._size_bytes + 2 * self._drama_bytes + 128 * MIB
-        giver = DemoNode("giver", self._folder, weights + _SLACK_BYTES)
-        self._second = second = DemoNode("second", self._folder, 2 * self._drama_bytes + _SLACK_BYTES)
-        taker = DemoNode(
-            "taker", self._folder, weights + _SLACK_BYTES, (giver.peer_address, second.peer_address)
+    async def _found_sites(self) -> Cast:
+        weights = self._size_bytes + 2 * self._drama_bytes + 128 * MIB + _SLACK_BYTES
+        dramas_only = 2 * self._drama_bytes + _SLACK_BYTES
+        cast = Cast(
+            north=DemoNode("north-1", self._folder, weights),
+            south=DemoNode("south-1", self._folder, weights),
+            south_second=DemoNode("south-2", self._folder, weights - 2 * self._drama_bytes),
+            west=DemoNode("west-1", self._folder, dramas_only),
         )
-        self._nodes += [giver, second, taker]
-        giver.launch(spares=0)
-        taker.launch(spares=1)
-        self._stage.hint(
-            "starting two nodes, each an agent with a weight cache; donated memory is touched once ..."
+        self._nodes += [cast.north, cast.south, cast.south_second, cast.west]
+        federation = DemoFederation(self._folder)
+        self._stage.hint("three institutions: a registry, their CAs, admission, and a node that joins ...")
+        await federation.begin()
+        for site, gateway, spares in (
+            ("north", cast.north, 0),
+            ("south", cast.south, 1),
+            ("west", cast.west, 0),
+        ):
+            await federation.found(site, gateway)
+            gateway.launch(spares=spares)
+        await asyncio.gather(cast.north.ready(), cast.south.ready(), cast.west.ready())
+        begun = time.perf_counter()
+        await federation.join(cast.south, cast.south_second)
+        joined_s = time.perf_counter() - begun
+        cast.south_second.launch(spares=1)
+        await cast.south_second.ready()
+        await asyncio.gather(
+            cast.north.sees("south", "west"), cast.south.sees("north", "west"), cast.south.has_node("south-2")
         )
-        await asyncio.gather(giver.ready(), taker.ready())
+        self._stage.say("the consortium, as made by these commands (and `serve` on each node):")
+        for command in federation.commands:
+            self._stage.say(f"  {shortened(command, self._folder)}")
+        self._stage.say(f"south-2 joined in {joined_s:.1f} s, invite and all")
+        self._stage.say()
+        return cast
+
+    async def _publish(self, north: DemoNode) -> None:
         for model, folder in ((REAL, self._minilm), (LARGE, self._llama)):
             with self._stage.bar(f"publish {model}") as bar:
-                published = await giver.publish(folder, model, bar.show)
+                published = await north.publish(folder, model, bar.show)
             self._stage.say(
-                f"giver publishes {model}: {format_size(published.total_bytes)} in {published.pieces} pieces,"
+                f"north publishes {model}: {format_size(published.total_bytes)} in {published.pieces} pieces,"
                 f" image {published.image_id[:12]}"
             )
-        await asyncio.gather(giver.memory_ready(), taker.memory_ready())
-        return giver, taker
+        await asyncio.gather(*(node.memory_ready() for node in self._nodes))
 
-    async def _start(self, taker: DemoNode, name: str, model: str) -> Start:
-        await taker.spare_ready()
+    async def _start(self, borrower: DemoNode, name: str, model: str, runs_on: DemoNode) -> Start:
+        await runs_on.spare_ready()
+        site = runs_on.name.partition("-")[0]
         with self._stage.bar(f"{name} {model}") as bar:
 
             def on_event(event: object) -> None:
@@ -198,12 +226,12 @@ class Story:
                     bar.show(event)
 
             begun = time.perf_counter()
-            granted = await taker.run(model, on_event)
+            granted = await borrower.run(model, on_event, site=site, node=runs_on.name)
         ask = asking.embeddings if model == REAL else asking.completion
         asked = time.perf_counter()
         answer = await asyncio.to_thread(ask, granted.endpoint, granted.api_key, model)
         ended = time.perf_counter()
-        await taker.stop_lease(granted.lease.id)
+        await borrower.stop_lease(granted.lease.id)
         return Start(name, model, granted, ended - begun, ended - asked, answer)
 
     def _compare(self, baselines: list[Baseline], starts: list[Start]) -> bool:

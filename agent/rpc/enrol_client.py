@@ -12,9 +12,9 @@ import hashlib
 import secrets
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import grpc
 from grpc import aio
@@ -80,49 +80,65 @@ async def check_server(invite: Invite) -> None:
         ) from error
 
 
-async def join(invite: Invite, csr: bytes, *, check_offset: Callable[[float], None]) -> Enrolled:
-    """Join the invite's site with a certificate request (PKCS #10, DER).
+class EnrolClient:
+    """One join. Use as an async context manager: first ``challenge``, then ``join``.
 
-    Args:
-        invite: what the site gave to this node.
-        csr: the request for the node's key.
-        check_offset: gets the seconds by which the site's clock is ahead, before the secret is proven; raises
-            what it does not accept.
-
-    Raises:
-        EnrolmentError, BusyError and others: the site refuses; the sentence is its own.
-        PeerNodeError: the connection broke, or the site answers outside the protocol. The same request may be
-            sent again.
+    Both raise the site's own error where it refuses, and ``PeerNodeError`` where the connection broke or the
+    site answers outside the protocol; then the same request may be sent again.
     """
-    options = (
-        ("grpc.max_receive_message_length", MAX_ENROL_MESSAGE_BYTES),
-        ("grpc.ssl_target_name_override", _name(invite)),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", 0),
-    )
-    credentials = grpc.ssl_channel_credentials(root_certificates=invite.authority_pem)
-    async with aio.secure_channel(invite.address, credentials, options=options) as channel:
-        stub: Any = EnrolmentStub(channel)  # type: ignore[no-untyped-call]
-        try:
-            nonce = secrets.token_bytes(NONCE_BYTES)
-            asked_s = time.time()
-            challenge = await stub.Challenge(pb.ChallengeRequest(client_nonce=nonce), timeout=ENROL_CALL_S)
-            check_offset(challenge.server_time - (asked_s + time.time()) / 2)
-            request = _request(invite, csr, nonce, challenge.server_nonce)
-            answer = await stub.Join(request, timeout=ENROL_CALL_S)
-        except aio.AioRpcError as error:
-            raise _refusal(error, invite) from error
-    try:
-        return Enrolled(
-            answer.certificate, check_node(answer.gateway_node), check_address(answer.gateway_address)
+
+    def __init__(self, invite: Invite) -> None:
+        options = (
+            ("grpc.max_receive_message_length", MAX_ENROL_MESSAGE_BYTES),
+            ("grpc.ssl_target_name_override", _name(invite)),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),  # a proxy from the environment is for people's tools
         )
-    except FederationInputError as error:
-        raise PeerNodeError(f"the gateway at {invite.address} names no gateway: {error.message}") from error
+        credentials = grpc.ssl_channel_credentials(root_certificates=invite.authority_pem)
+        self._invite = invite
+        self._channel = aio.secure_channel(invite.address, credentials, options=options)
+        self._stub: Any = EnrolmentStub(self._channel)  # type: ignore[no-untyped-call]
+        self._nonce = secrets.token_bytes(NONCE_BYTES)
+        self._site_nonce = b""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close(None)
+
+    async def challenge(self) -> float:
+        """Get a nonce to prove the secret with; return by how many seconds the site's clock is ahead."""
+        asked_s = time.time()
+        request = pb.ChallengeRequest(client_nonce=self._nonce)
+        answer = await self._ask(self._stub.Challenge(request, timeout=ENROL_CALL_S))
+        if len(answer.server_nonce) != NONCE_BYTES:
+            raise PeerNodeError(f"the gateway at {self._invite.address} sent no nonce.")
+        self._site_nonce = answer.server_nonce
+        return float(answer.server_time) - (asked_s + time.time()) / 2
+
+    async def join(self, csr: bytes) -> Enrolled:
+        """Join with a certificate request (PKCS #10, DER)."""
+        request = prove_request(self._invite, csr, self._nonce, self._site_nonce)
+        answer = await self._ask(self._stub.Join(request, timeout=ENROL_CALL_S))
+        try:
+            node, address = check_node(answer.gateway_node), check_address(answer.gateway_address)
+        except FederationInputError as error:
+            raise PeerNodeError(
+                f"the gateway at {self._invite.address} does not say where it is: {error.message}"
+            ) from error
+        return Enrolled(answer.certificate, node, address)
+
+    async def _ask(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except aio.AioRpcError as error:
+            known = detailed_error(error)
+            raise (peer_error(error, self._invite.address) if known is None else known) from error
 
 
-def _request(invite: Invite, csr: bytes, client_nonce: bytes, server_nonce: bytes) -> pb.JoinRequest:
-    if len(server_nonce) != NONCE_BYTES:
-        raise PeerNodeError(f"the gateway at {invite.address} sent no nonce.")
+def prove_request(invite: Invite, csr: bytes, client_nonce: bytes, server_nonce: bytes) -> pb.JoinRequest:
+    """Return the request that proves an invite's secret for a certificate request, and does not hold it."""
     transcript = Transcript(
         spki_sha256(read_certificate(invite.authority_pem).public_key()),
         invite.trust_domain,
@@ -139,11 +155,6 @@ def _request(invite: Invite, csr: bytes, client_nonce: bytes, server_nonce: byte
         csr=csr,
         proof=prove(proof_key(invite.secret), transcript=transcript),
     )
-
-
-def _refusal(error: aio.AioRpcError, invite: Invite) -> Error | FederationError:
-    known = detailed_error(error)
-    return peer_error(error, invite.address) if known is None else known
 
 
 def _unproven(invite: Invite, error: ssl.SSLCertVerificationError) -> Error | FederationError:

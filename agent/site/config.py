@@ -5,6 +5,7 @@ It is written once, when the site is made or joined, and never changed: another 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from federation.limits import MAX_REGION_CHARS, MAX_REGISTRY_SOURCES, MAX_SOURCE
 from federation.registry.documents import parse_object
 
 SCHEMA: Final = 1
+DEFAULT_PORT: Final = 7443
+"""Where a node is dialled unless told otherwise; a gateway's enrolment port is the next one."""
 _EVERYWHERE: Final = ("[::]", "0.0.0.0")  # noqa: S104 - a node is there for others; each has to prove itself
 _PIN: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -63,11 +66,11 @@ class SiteConfig:
         check_node(self.node)
         check_node(self.gateway_node)
         check_address(self.address)
-        _check_listen(self.listen)
+        check_listen(self.listen)
         check_address(self.gateway_address)
         if self.role == "gateway":
             check_address(self.join_address)
-            _check_listen(self.join_listen)
+            check_listen(self.join_listen)
         if self.role not in ("gateway", "node") or (self.role == "gateway") != (
             self.node == self.gateway_node
         ):
@@ -103,9 +106,29 @@ class SiteConfig:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _check_listen(text: str) -> None:
+def default_listen(address: str) -> str:
+    """Return where to listen for a node that others dial at this address.
+
+    Everywhere, since the address may be that of a router in front of this machine; an address of this
+    machine's own loopback is for this machine alone.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        alone = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        alone = host == "localhost"
+    return address if alone else f"{_EVERYWHERE[0]}:{port}"
+
+
+def check_listen(text: str) -> str:
+    """Return ``HOST:PORT`` to listen on: an address of this machine, or ``[::]`` or ``0.0.0.0`` for all.
+
+    Raises:
+        FederationInputError: it is none.
+    """
     host, _, port = text.rpartition(":")
     check_address(f"localhost:{port}" if host in _EVERYWHERE else text)
+    return text
 
 
 def decode(data: bytes) -> SiteConfig:

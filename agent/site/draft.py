@@ -44,7 +44,12 @@ class JoinDraft:
 
     def end(self) -> None:
         """Forget the draft."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        forget_draft(self.folder)
+
+
+def forget_draft(folder: Path) -> None:
+    """Forget what an interrupted join has left."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kept(folder: Path, invite: Invite) -> JoinDraft | None:

@@ -3,7 +3,7 @@
 from agent.state.file import StateFile
 from agent.state.marks import RegistryMarks
 from agent.state.records import LeaseRecord, MemberRecord, NameRecord, SiteLeaseRecord
-from agent.state.site_store import Redemption, SiteStore
+from agent.state.site_store import Redemption, SiteStore, forget_site
 from agent.state.store import Store
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "SiteStore",
     "StateFile",
     "Store",
+    "forget_site",
 ]

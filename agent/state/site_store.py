@@ -138,6 +138,16 @@ class SiteStore:
             self._members[record.node] = record
 
 
+async def forget_site(file: StateFile) -> None:
+    """Empty all books of a site and the registry's marks: what was a node of one site begins in another."""
+
+    def change(db: Database) -> None:
+        for table in ("invites", "members", "site_leases", "registry_marks"):
+            db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+
+    await file.write(change)
+
+
 def _invite(db: Database, token_id: bytes) -> InviteRecord | None:
     rows = list(db.table("invites").rows_where("token_id = ?", [token_id]))
     return InviteRecord(**rows[0]) if rows else None

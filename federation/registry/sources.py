@@ -193,17 +193,21 @@ class _Deadline:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, *args: Any, deadline: _Deadline, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._deadline = deadline
+    deadline: _Deadline
 
     def connect(self) -> None:
         super().connect()
-        self._deadline.watch(self.sock)
+        self.deadline.watch(self.sock)
 
 
 class _TlsConnection(http.client.HTTPSConnection, _Connection):
     """TLS over a watched connection: HTTPSConnection connects by its base, which is _Connection here."""
+
+
+def _watched(kind: type[_Connection], deadline: _Deadline, host: str, **arguments: Any) -> _Connection:
+    connection = kind(host, **arguments)
+    connection.deadline = deadline
+    return connection
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -212,7 +216,7 @@ class _Http(urllib.request.HTTPHandler):
         self._deadline = deadline
 
     def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(partial(_Connection, deadline=self._deadline), req)
+        return self.do_open(partial(_watched, _Connection, self._deadline), req)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -222,7 +226,7 @@ class _Https(urllib.request.HTTPSHandler):
         self._deadline = deadline
 
     def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(partial(_TlsConnection, deadline=self._deadline, context=self._tls), req)
+        return self.do_open(partial(_watched, _TlsConnection, self._deadline, context=self._tls), req)
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):

@@ -19,6 +19,7 @@ async def announce(interface: str, domain: str, node: str, host: str, port: str)
     """Announce a node until the input ends."""
     claim = Claim(domain, node, Role.NODE)
     announcer = await Announcer.start(claim, host=host, port=int(port), interfaces=[interface])
+    await announcer._saying  # three times: from here on only questions bring the node up again
     print("announced", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await announcer.close()

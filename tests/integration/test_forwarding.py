@@ -292,7 +292,7 @@ def test_only_an_image_that_is_whole_or_on_its_way_can_be_pulled_from(
 def test_a_session_holds_its_memory_until_the_worker_has_let_go_of_it(
     lane_bench: Any, loop_runner: asyncio.Runner
 ) -> None:
-    """Withdrawing returns, and tells that the session is over, when the worker reads nothing for it any more."""
+    """Withdrawing returns, and tells that the session is over, once the worker reads nothing for it."""
 
     async def run() -> None:
         reader = await lane_bench.worker(slots=1)

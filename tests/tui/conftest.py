@@ -9,11 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from pytest_textual_snapshot import SVGImageExtension
 
 from agent.local import views
 from pyrdma.errors import Error
 from tui.picture import Picture
 from tui.source import Answer
+
+# syrupy renamed the attribute that the plugin sets; without this no browser opens the pictures.
+SVGImageExtension.file_extension = "svg"
 
 NOW = 1_800_000_000.0
 DAY_S = 86_400.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from textual.command import CommandPalette
+from textual.command import CommandList, CommandPalette
 from textual.widgets import Input, Static
 
 from agent.errors import UnreachableError
@@ -22,17 +22,18 @@ from tui.source import Answer
 from tui.table import RowTable
 
 SMALL = (80, 24)
+OFTEN_S = 0.2  # less would leave the app no idle moment, which the pilot waits for after each key
 Wait = Callable[[Any, Callable[[], bool]], Awaitable[None]]
 
 
 @pytest.fixture
 def app(fake_agent: Any) -> OperatorApp:
     """The app before an agent that answers often."""
-    return OperatorApp(fake_agent.answer, fake_agent.open, interval_s=0.02)
+    return OperatorApp(fake_agent.answer, fake_agent.open, interval_s=OFTEN_S)
 
 
 def _said(app: OperatorApp, selector: str) -> str:
-    console = Console(width=200, no_color=True)
+    console = Console(width=200, color_system=None)
     with console.capture() as captured:
         console.print(app.screen.query_one(selector, Static).content)
     return captured.get()
@@ -152,7 +153,7 @@ async def test_enter_opens_everything_known_about_the_row(
 
 
 @pytest.mark.asyncio
-async def test_commands_can_be_called_by_name(app: OperatorApp) -> None:
+async def test_commands_can_be_called_by_name(app: OperatorApp, wait_for: Wait) -> None:
     """The palette offers what the keys do, and nothing of the toolkit's."""
     async with app.run_test(size=SMALL) as pilot:
         titles = [command.title for command in app.get_system_commands(app.screen)]
@@ -160,12 +161,9 @@ async def test_commands_can_be_called_by_name(app: OperatorApp) -> None:
         await pilot.press("colon")
         assert isinstance(app.screen, CommandPalette)
         await pilot.press(*"transfers")
-        await pilot.app.workers.wait_for_complete(
-            [worker for worker in app.workers if worker.node is app.screen]
-        )
+        await wait_for(pilot, lambda: app.screen.query_one(CommandList).option_count == 1)
         await pilot.press("down", "enter")
-        await pilot.pause()
-        assert isinstance(app.screen, TransfersScreen)
+        await wait_for(pilot, lambda: isinstance(app.screen, TransfersScreen))
 
 
 @pytest.mark.asyncio
@@ -192,7 +190,7 @@ async def test_a_dead_agent_leaves_what_it_said_with_its_age(
 ) -> None:
     """A banner says so, keys go on, and when it is back the banner goes."""
     now = [1_800_000_000.0]
-    app = OperatorApp(answer, fake_agent.open, interval_s=0.02, clock=lambda: now[0])
+    app = OperatorApp(answer, fake_agent.open, interval_s=OFTEN_S, clock=lambda: now[0])
     async with app.run_test(size=SMALL) as pilot:
         await wait_for(pilot, lambda: fake_agent.asked > 0)
         assert not app.screen.query_one("#alarms").display
@@ -246,7 +244,7 @@ async def test_a_name_with_markup_is_shown_as_it_is(fake_agent: Any) -> None:
     _federation(fake_agent, sites=(replace(sites[1], name=name, fault=name),))
     app = OperatorApp(fake_agent.answer, fake_agent.open, interval_s=60.0)
     async with app.run_test(size=(140, 40)) as pilot:
-        assert _cell(app, name, "name") == f"* {name}"[:29].strip() + ("…" if len(name) > 27 else "")
+        assert _cell(app, name, "name") == "* [red]x[/red] [@click=app.q…"
         await pilot.press("enter")
         assert name in _said(app, "#page-body")
         text = "\n".join(

@@ -106,9 +106,10 @@ def test_a_certificate_in_its_last_quarter_is_an_alarm(
     assert all(cell.text.startswith(words) for cell in found)
 
 
-def test_a_registry_that_is_not_fresh_and_a_bad_state_file_are_alarms(picture: Picture) -> None:
-    """The node says why, and we say it on every view, made safe to print."""
+def test_trouble_with_the_registry_and_a_bad_state_file_are_alarms(picture: Picture) -> None:
+    """The node says why, and we say it on every view, made safe to print; to be in none is no trouble."""
     registry = replace(picture.answer.federation.registry, state="stale", detail="no mirror answers.\x1b[2J")
+    assert _said(_federation(picture, registry=replace(registry, state="none"))) == []
     told = _federation(picture, registry=registry)
     status = replace(told.answer.status, state_fault="the disk is full.")
     told = replace(told, answer=replace(told.answer, status=status))

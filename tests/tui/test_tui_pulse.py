@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import click
 import pytest
 
+from agent.cli.main import cli
 from agent.local.views import DeviceView, RegistryView
-from tui import pulse
+from tui import pulse, transfers
 from tui.picture import Picture
 from tui.pulse_pages import node_page, site_page
 from tui.rows import Line, Page, Row
@@ -95,7 +97,7 @@ def test_the_header_says_where_we_are_and_what_the_registry_is_worth(picture: Pi
 
 def test_outside_any_institution_it_says_how_to_get_into_one(picture: Picture) -> None:
     """The next command, and still how this node does."""
-    registry = RegistryView("", "none", "", 0, None, None)
+    registry = RegistryView("", "none", "this node belongs to no site", 0, None, None)
     outside = replace(picture.answer.federation, site="", node="", sites=(), nodes=(), registry=registry)
     alone = replace(picture, answer=replace(picture.answer, federation=outside))
     words = "\n".join(pulse.empty_words(alone))
@@ -103,7 +105,7 @@ def test_outside_any_institution_it_says_how_to_get_into_one(picture: Picture) -
     assert "pyrdma-agent join" in words
     assert [_text(line) for line in pulse.header(alone)][:2] == [
         "eth-1  in no institution",
-        "registry ○ none",
+        "registry ○ none, this node belongs to no site",
     ]
     assert pulse.site_rows(alone, trend_cells=4) == pulse.node_rows(alone) == ()
     inside = replace(outside, site="eth")
@@ -159,3 +161,18 @@ def test_two_institutions_of_one_name_are_two_rows(picture: Picture) -> None:
     assert len({row.key for row in rows}) == 2
     pages = [_page(site_page(replace(picture, answer=answer), row.key)) for row in rows]
     assert ["trust domain: epfl.example" in page for page in pages] == [True, False]
+
+
+@pytest.mark.parametrize("words", [pulse.OUTSIDE, pulse.NO_SITES, transfers.EMPTY])
+def test_the_next_command_exists_and_is_whole(words: tuple[str, ...]) -> None:
+    """What an empty view says to type is a command, with all the options that it requires; it fits 80 cells."""
+    typed = [line.split()[1:] for line in words if "pyrdma-agent" in line]
+    assert typed
+    assert max(map(len, words)) <= 76
+    for name, *arguments in typed:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        known = {option for one in command.params for option in one.opts}
+        required = {one.opts[0] for one in command.params if isinstance(one, click.Option) and one.required}
+        options = {word for word in arguments if word.startswith("--")}
+        assert required <= options <= known

@@ -27,7 +27,7 @@ def shows(snap_compare: Any, fake_agent: Any, wait_for: Wait) -> Callable[..., b
     ) -> bool:
         fake_agent.answer = answer
         now = [NOW]
-        app = OperatorApp(answer, fake_agent.open, interval_s=0.02 if fault else 3600.0, clock=lambda: now[0])
+        app = OperatorApp(answer, fake_agent.open, interval_s=0.2 if fault else 3600.0, clock=lambda: now[0])
 
         async def settle(pilot: Any) -> None:
             await wait_for(pilot, lambda: fake_agent.asked > 0)
@@ -57,7 +57,7 @@ def test_transfers(shows: Callable[..., bool], answer: Answer, size: str) -> Non
 
 def test_pulse_outside_any_institution(shows: Callable[..., bool], answer: Answer) -> None:
     """The next command."""
-    registry = RegistryView("", "none", "", 0, None, None)
+    registry = RegistryView("", "none", "this node belongs to no site", 0, None, None)
     outside = replace(answer.federation, site="", node="", sites=(), nodes=(), registry=registry)
     assert shows(replace(answer, federation=replace(outside, certificate_expires_at=None)), "80x24")
 

@@ -48,7 +48,9 @@ class PageScreen(ModalScreen[None]):
         self.refresh_page()
 
     def refresh_page(self) -> None:
-        """Read the page again and show it."""
+        """Read the page again and show it; before the screen is there, its own mount will."""
+        if not self.query("#page-body"):
+            return
         page = self._read()
         gone = _GONE if page is None else ()
         self._last = page = page or self._last

@@ -24,9 +24,8 @@ from grpc import aio
 
 from agent.errors import BusyError, NodeError, PeerNodeError, SocketInUseError
 from agent.limits import CHALLENGE_LIFE_S, ENROL_BURST, MAX_ENROL_CONNECTIONS, MAX_ENROL_MESSAGE_BYTES
-from agent.rpc import enrol_client
 from agent.rpc import pyrdma_pb2 as pb
-from agent.rpc.enrol_client import Enrolled, check_server, join
+from agent.rpc.enrol_client import EnrolClient, Enrolled, check_server, prove_request
 from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server
 from agent.rpc.errors import detailed_error
 from agent.rpc.pyrdma_pb2_grpc import EnrolmentStub
@@ -144,7 +143,9 @@ def _csr(invite: Invite) -> bytes:
 
 
 async def _join(invite: Invite, csr: bytes | None = None) -> Enrolled:
-    return await join(invite, csr or _csr(invite), check_offset=lambda _: None)
+    async with EnrolClient(invite) as client:
+        await client.challenge()
+        return await client.join(csr or _csr(invite))
 
 
 @asynccontextmanager
@@ -159,7 +160,7 @@ async def _request(stub: Any, invite: Invite, csr: bytes) -> pb.JoinRequest:
     """Return an honest request, not sent yet."""
     nonce = secrets.token_bytes(32)
     challenge = await stub.Challenge(pb.ChallengeRequest(client_nonce=nonce), timeout=5)
-    return enrol_client._request(invite, csr, nonce, challenge.server_nonce)
+    return prove_request(invite, csr, nonce, challenge.server_nonce)
 
 
 async def _refused(call: Awaitable[object]) -> Error | FederationError:
@@ -185,7 +186,9 @@ def test_a_node_joins_and_is_a_member_with_a_certificate_of_its_own(tmp_path: Pa
     async def work(site: Site) -> None:
         invite = await site.invite(cidr="127.0.0.0/8")
         await check_server(invite)
-        enrolled = await join(invite, _csr(invite), check_offset=offsets.append)
+        async with EnrolClient(invite) as client:
+            offsets.append(await client.challenge())
+            enrolled = await client.join(_csr(invite))
         binding = Binding({DOMAIN: [site.authority.certificate_pem]})
         assert binding.identify(enrolled.certificate_pem, now_s=time.time()) == _identity(invite)
         assert (enrolled.gateway_node, enrolled.gateway_address) == ("gw", "127.0.0.1:7443")
@@ -474,17 +477,14 @@ def test_a_certificate_of_another_time_is_said_to_be_a_matter_of_clocks(tmp_path
     _at(tmp_path, work)
 
 
-def test_clocks_that_differ_stop_the_join_before_the_proof(tmp_path: Path) -> None:
-    """What the caller raises about the offset is raised; the invite is unused."""
-
-    def refuse(offset_s: float) -> None:
-        raise NodeError(f"{offset_s:.0f} s")
+def test_the_sites_clock_is_known_before_the_secret_is_proven(tmp_path: Path) -> None:
+    """A gateway two minutes ahead; the invite is unused until the proof."""
 
     async def work(site: Site) -> None:
         invite = await site.invite()
         site.clock.ahead_s = 120
-        error = await _raised(join(invite, _csr(invite), check_offset=refuse))
-        assert error.message == "120 s"
+        async with EnrolClient(invite) as client:
+            assert abs(await client.challenge() - 120) < 5
         record = await site.store.invite(invite.token_id)
         assert record is not None
         assert record.used_csr_sha256 is None

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from agent.cli import schema
-from agent.cli.main import _COMMANDS, main
+from agent.cli.main import _COMMANDS, cli, main
 from agent.cli.output import data_json
 from agent.local import views
+from agent.site.config import SiteConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE = "ab" * 32
@@ -31,6 +33,16 @@ STATUS = views.StatusView(
     peers=(views.PeerView("unix:/x", "", False, "the peer unix:/x is not reachable."),),
     leases=2,
     state_fault="",
+)
+SITE = SiteConfig(
+    site="uni-a",
+    trust_domain="uni-a.example",
+    node="gpu07",
+    role="node",
+    address="10.0.0.7:7443",
+    listen="[::]:7443",
+    gateway_node="gw",
+    gateway_address="10.0.0.1:7443",
 )
 DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "status": lambda: schema.status_document(STATUS),
@@ -54,6 +66,9 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
         [],
     ),
     "stop": lambda: schema.stopped_document(LEASE),
+    "init": lambda: schema.site_document(SITE, changed=True, fingerprint="88ad 499b", request="r.json"),
+    "invite": lambda: schema.invite_document(views.InviteView("pyrdma1.x.y", 3.5), "gpu07"),
+    "leave": lambda: schema.left_document("uni-a", "gpu07", "This node has left uni-a."),
 }
 
 
@@ -80,16 +95,23 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert any(line.strip().startswith(f"{name} ") and len(line.split()) > 2 for line in lines)
 
 
-def test_every_command_but_serve_prints_json() -> None:
-    """Serve has no result: it runs."""
+def _leaves() -> list[str]:
+    context, names = click.Context(cli), list[str]()
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        names += [f"{name} {one}" for one in command.commands] if isinstance(command, click.Group) else [name]
+    return names
+
+
+def test_every_command_but_serve_and_tui_prints_json() -> None:
+    """Serve has no result: it runs; tui is for eyes and names the command for scripts."""
     without = set()
-    for name in _COMMANDS:
-        result = subprocess.run(
-            [sys.executable, "-m", "agent", name, "--help"], capture_output=True, text=True, check=True
-        )
+    for name in _leaves():
+        command = [sys.executable, "-m", "agent", *name.split(), "--help"]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
         if "--json" not in result.stdout:
             without.add(name)
-    assert without == {"serve"}
+    assert without == {"serve", "tui"}
 
 
 def test_the_help_documents_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,8 +166,9 @@ HEAVY = {"torch", "numpy", "transformers", "textual", "ucxx", "pandas"}
 
 
 def test_help_loads_nothing_heavy() -> None:
-    """Neither gRPC, nor what only runners need, nor rich."""
-    assert not _modules_after("['--help']") & (HEAVY | {"grpc", "rich", "sqlite_utils", "asyncio"})
+    """Neither gRPC, nor what only runners need, nor rich, nor the toolkit of the terminal UI."""
+    for arguments in ("['--help']", "['tui', '--help']"):
+        assert not _modules_after(arguments) & (HEAVY | {"grpc", "rich", "sqlite_utils", "asyncio"})
 
 
 def test_a_command_loads_grpc_and_nothing_of_a_runner(tmp_path: Path) -> None:

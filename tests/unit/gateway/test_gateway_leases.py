@@ -348,6 +348,9 @@ def test_a_lease_that_has_ended_is_stopped_at_each_report_and_its_device_waits()
     state, effects = run(state, heard("l1", now_s=40.0), heard("l1", now_s=42.0))
     assert [(one.node, one.lease_id) for one in effects if isinstance(one, Stop)] == [("n1", "l1")] * 2
     assert GPU0 in state.book.taken()
+    assert GPU0 in run(state, heard(now_s=43.0, node="n2"))[0].book.taken(), (
+        "another node knows nothing of it"
+    )
     assert run(state, heard(now_s=43.0))[0].book.taken() == frozenset()
     early, _ = run(active(), Released("l1", "uni-b", "done", 20.0), heard(now_s=21.0))
     assert GPU0 in early.book.taken(), "this report may be older than the end"

@@ -46,7 +46,8 @@ DEVICES = {"n1": ("gpu0", "gpu1"), "n2": ("gpu0",)}
 SITES = ("uni-b", "uni-c")
 nodes = st.sampled_from(sorted(DEVICES))
 sites = st.sampled_from(SITES)
-seconds = st.sampled_from([0.5, 3.0, 9.5, 10.0, OFFER_TTL_S, TTL_S, NODE_FORGOTTEN_S])
+seconds = st.sampled_from([0.5, 0.5, 3.0, 3.0, 9.5, 10.0, 10.0, OFFER_TTL_S, TTL_S, NODE_FORGOTTEN_S + 1])
+seldom = st.sampled_from([False, False, False, True])
 
 
 @dataclass(slots=True)
@@ -96,7 +97,9 @@ class Donor(RuleBasedStateMachine):
             case Save(lease) | Granted(lease) | Start(lease):
                 assert not self.ended[lease.id], "something is done for a lease that has ended"
                 if not isinstance(effect, Save):
-                    assert self.disk[lease.id] == lease, "acted on before it was saved"
+                    saved = self.disk.get(lease.id)
+                    assert saved is not None, "acted on before it was saved"
+                    assert (saved.device, saved.deadline_s) == (lease.device, lease.deadline_s)
             case Ended(lease, reason):
                 assert not self.ended[lease.id], "a lease ends twice"
                 assert reason
@@ -154,9 +157,8 @@ class Donor(RuleBasedStateMachine):
 
     # --- borrowers ----------------------------------------------------------------------------------------
 
-    @rule(site=sites, number=st.integers(0, 3), size=st.sampled_from([1, 9]), node=st.none() | nodes)
-    def asks(self, site: str, number: int, size: int, node: str | None) -> None:
-        """A few requests, so that some come twice."""
+    def ask(self, site: str, number: int, size: int, node: str | None) -> str | None:
+        """Ask for an offer; return its id if there is one."""
         request = LeaseRequest(
             id=f"{site}-{number}",
             borrower_site=site,
@@ -169,45 +171,74 @@ class Donor(RuleBasedStateMachine):
             purpose="",
         )
         effects = self.do(OfferAsked(request, self.fresh("o"), self.now_s))
-        assert sum(isinstance(one, Offered | Refuse) for one in effects) == 1
+        (answer,) = [one for one in effects if isinstance(one, Offered | Refuse)]
+        return answer.offer.id if isinstance(answer, Offered) else None
+
+    def commit(self, offer_id: str, site: str) -> str | None:
+        """Take an offer; return the lease that there is then."""
+        held = self.state.book.offers.get(offer_id)
+        lease_id = self.fresh("l")
+        effects = self.do(OfferCommitted(offer_id, lease_id, site, self.now_s))
+        (answer,) = [one for one in effects if isinstance(one, Granted | Refuse)]
+        if isinstance(answer, Refuse):
+            return None
+        assert (answer.lease.request.borrower_site, answer.lease.offer_id) == (site, offer_id)
+        if answer.lease.id == lease_id:
+            assert held is not None
+            assert self.now_s < held.expires_at_s
+            self.promised_s[lease_id] = self.now_s
+        return answer.lease.id
+
+    @rule(site=sites, number=st.integers(0, 3), size=st.sampled_from([1, 9]), node=st.none() | nodes)
+    def asks(self, site: str, number: int, size: int, node: str | None) -> None:
+        """A few requests, so that some come twice."""
+        self.ask(site, number, size, node)
 
     @precondition(lambda self: self.offers)
     @rule(data=st.data(), site=sites)
     def commits(self, data: st.DataObject, site: str) -> None:
         """Any offer that ever was, by its borrower or another one."""
-        offer_id = data.draw(st.sampled_from(self.offers))
-        held = self.state.book.offers.get(offer_id)
-        lease_id = self.fresh("l")
-        effects = self.do(OfferCommitted(offer_id, lease_id, site, self.now_s))
-        answers = [one for one in effects if isinstance(one, Granted | Refuse)]
-        assert len(answers) == 1
-        answer = answers[0]
-        if isinstance(answer, Granted):
-            assert answer.lease.request.borrower_site == site
-            assert answer.lease.offer_id == offer_id
-            if answer.lease.id == lease_id:
-                assert held is not None
-                assert self.now_s < held.expires_at_s
-                self.promised_s[lease_id] = self.now_s
+        self.commit(data.draw(st.sampled_from(self.offers)), site)
+
+    @rule(
+        site=sites, number=st.integers(0, 3), node=nodes, far=st.sampled_from(["sent", "taken on", "running"])
+    )
+    def borrows(self, site: str, number: int, node: str, far: str) -> None:
+        """The way that most go: a node that was just heard, an offer, a commit, an order that arrives."""
+        self.reports(node, donating=True)
+        self.do(NodeHeard(self.nodes[node].reports.pop()[1], self.now_s))
+        offer_id = self.ask(site, number, 1, node)
+        lease_id = self.commit(offer_id, site) if offer_id is not None else None
+        if lease_id in self.starts and far != "sent":
+            self.take_on(lease_id)
+        if lease_id in self.nodes[node].taken_on and far == "running":
+            self.nodes[node].running.add(lease_id)
+            self.do(Started(lease_id, self.now_s))
+
+    def any_lease(self, data: st.DataObject, *, wrong_site: bool) -> tuple[str, str]:
+        """Return one that ever was, mostly an open one, and its site or the other one."""
+        open_ones = sorted(self.state.book.leases)
+        lease_id = data.draw(st.sampled_from(open_ones * 4 + sorted(self.disk)))
+        holder = self.disk[lease_id].request.borrower_site
+        return lease_id, next(one for one in SITES if (one == holder) != wrong_site)
 
     @precondition(lambda self: self.disk)
-    @rule(data=st.data(), site=sites)
-    def renews(self, data: st.DataObject, site: str) -> None:
-        """Any lease that ever was, by its borrower or another one."""
-        lease_id = data.draw(st.sampled_from(sorted(self.disk)))
-        effects = self.do(Renewed(lease_id, site, self.now_s))
-        if any(isinstance(one, Granted) for one in effects):
-            assert self.disk[lease_id].request.borrower_site == site
+    @rule(data=st.data(), wrong_site=seldom)
+    def renews(self, data: st.DataObject, wrong_site: bool) -> None:
+        """Its borrower has it for longer; another site is refused."""
+        lease_id, site = self.any_lease(data, wrong_site=wrong_site)
+        if any(isinstance(one, Granted) for one in self.do(Renewed(lease_id, site, self.now_s))):
+            assert not wrong_site
             self.promised_s[lease_id] = self.now_s
 
     @precondition(lambda self: self.disk)
-    @rule(data=st.data(), site=sites)
-    def releases(self, data: st.DataObject, site: str) -> None:
-        """Any lease that ever was; another site ends nothing by it."""
-        lease_id = data.draw(st.sampled_from(sorted(self.disk)))
+    @rule(data=st.data(), wrong_site=seldom)
+    def releases(self, data: st.DataObject, wrong_site: bool) -> None:
+        """Its borrower ends it; another site is refused."""
+        lease_id, site = self.any_lease(data, wrong_site=wrong_site)
         effects = self.do(Released(lease_id, site, "given back", self.now_s))
         if any(isinstance(one, Ended) and one.reason == "given back" for one in effects):
-            assert self.disk[lease_id].request.borrower_site == site
+            assert not wrong_site
 
     # --- nodes --------------------------------------------------------------------------------------------
 
@@ -230,7 +261,9 @@ class Donor(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_start_arrives(self, data: st.DataObject) -> None:
         """The node takes the lease on. Its device must have nothing else, for real."""
-        lease_id = data.draw(st.sampled_from(sorted(self.starts)))
+        self.take_on(data.draw(st.sampled_from(sorted(self.starts))))
+
+    def take_on(self, lease_id: str) -> None:
         _, lease = self.starts.pop(lease_id)
         node = self.nodes[lease.device.node]
         assert lease.device.device not in node.taken_on.values(), "one device for two leases"
@@ -310,6 +343,12 @@ class Donor(RuleBasedStateMachine):
         assert len(held) == len(set(held))
 
     @invariant()
+    def no_lease_is_promised_for_longer_than_it_was_renewed(self) -> None:
+        """Its deadline is one time to live past its commit or last renewal."""
+        for lease in self.state.book.leases.values():
+            assert lease.deadline_s == self.promised_s[lease.id] + TTL_S
+
+    @invariant()
     def the_disk_knows_every_lease(self) -> None:
         """A start of the gateway at this moment would lose no lease and bring none back."""
         open_ones = {one.id for one in self.disk.values() if one.state is not LeaseState.ENDED}
@@ -338,4 +377,4 @@ class Donor(RuleBasedStateMachine):
 
 
 TestDonor = Donor.TestCase
-TestDonor.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestDonor.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)

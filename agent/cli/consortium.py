@@ -1,0 +1,240 @@
+"""``pyrdma-agent consortium``: the registry's own signers, and whoever wants to look at one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from agent.cli.options import json_option
+
+_folder = click.Path(path_type=Path, file_okay=False)
+_file = click.Path(path_type=Path, dir_okay=False, exists=True)
+_registry_option = click.option("--registry", type=_folder, required=True, help="The registry's folder.")
+_keys_option = click.option(
+    "--keys", type=_folder, required=True, help="The folder with your keys and the root-pin."
+)
+
+
+@click.group(short_help="Make and sign a consortium's registry.")
+def consortium() -> None:
+    """Make and sign the registry that says which sites belong to a consortium, and under which CAs.
+
+    A registry is a folder that any web server can serve as it is. Sign it again with ``publish`` at least
+    every three days: one that nobody signs expires. ``show --json`` prints one JSON object.
+    """
+
+
+@consortium.command(short_help="Make a registry without sites, and its keys.")
+@click.argument("registry", type=_folder)
+@click.option("--name", required=True, help="The consortium's name, such as eu-lab.")
+@click.option("--keys", type=_folder, required=True, help="Where to write the keys.")
+@click.option("--root-keys", type=click.IntRange(1, 9), default=1, show_default=True, help="How many.")
+@click.option(
+    "--root-threshold",
+    type=click.IntRange(1, 9),
+    default=1,
+    show_default=True,
+    help="How many of them it takes to change other keys.",
+)
+@click.option("--membership-keys", type=click.IntRange(1, 9), default=1, show_default=True, help="How many.")
+@click.option(
+    "--membership-threshold",
+    type=click.IntRange(1, 9),
+    default=1,
+    show_default=True,
+    help="How many of them it takes to admit or remove a site.",
+)
+def init(
+    *,
+    registry: Path,
+    name: str,
+    keys: Path,
+    root_keys: int,
+    root_threshold: int,
+    membership_keys: int,
+    membership_threshold: int,
+) -> None:
+    """Make the folder REGISTRY and its keys, and print the root pin.
+
+    The pin is what sites believe the registry by: give it to them on another way than the registry itself.
+    Move the root and membership keys to those who hold them, each with a copy of the file root-pin; the
+    online key stays where the registry is published.
+    """
+    from agent.cli.output import data, talk
+    from federation.errors import FederationInputError
+    from federation.identity.names import check_label
+    from federation.registry.keys import make_keys, write_pin
+    from federation.registry.repository import Consortium, RoleKeys
+
+    roots = [f"root-{at + 1}" for at in range(root_keys)]
+    members = [f"membership-{at + 1}" for at in range(membership_keys)]
+    if (registry / "metadata").exists():
+        raise FederationInputError(f"{registry} holds a registry already.", fix="choose another folder")
+    if root_threshold > root_keys or membership_threshold > membership_keys:
+        raise click.UsageError("a threshold is at most the number of its keys.")
+    check_label(name, "consortium")
+    with _writing():
+        made = make_keys(keys, [*roots, *members, "online"])
+        new = Consortium.init(
+            registry,
+            name,
+            root=RoleKeys(tuple(made[each] for each in roots), root_threshold),
+            membership=RoleKeys(tuple(made[each] for each in members), membership_threshold),
+            online=made["online"],
+            now_s=time.time(),
+        )
+        write_pin(keys, new.root_pin)
+    data(new.root_pin.hex())
+    talk(f"{name} is made; its registry is {registry}, its keys are in {keys}: keep copies of both.")
+    talk("The line above is the root pin: give it to the sites.")
+    talk(f"next: pyrdma-agent consortium admit SITE.request.json --registry {registry} --keys {keys}")
+
+
+@consortium.command(short_help="Enter a site, or its new document.")
+@click.argument("request", type=_file)
+@_registry_option
+@_keys_option
+@click.option("--replace", is_flag=True, help="The site is a member and gets another trust domain or CA.")
+@click.option("--yes", is_flag=True, help="The fingerprint was compared; do not ask.")
+def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool) -> None:
+    """Enter the site that wrote the file REQUEST with ``pyrdma-agent init``.
+
+    What it asks for is shown first. Call the site, and let them read the fingerprint of their CA to you: a
+    file that came by mail proves nothing about who wrote it.
+    """
+    from agent.cli.consortium_text import describe, say_published
+    from agent.cli.output import data, talk
+    from agent.errors import RequestError
+    from federation.limits import MAX_SITE_REQUEST_BYTES
+    from federation.registry.files import read_file
+    from federation.registry.keys import load_keys, read_pin
+    from federation.registry.repository import Consortium
+    from federation.registry.request import decode_request
+
+    try:
+        asked = decode_request(read_file(request, max_bytes=MAX_SITE_REQUEST_BYTES))
+    except OSError as error:
+        raise RequestError(f"{request} cannot be read: {error.strerror or error}.") from error
+    target = Consortium(registry, root_pin=read_pin(keys))
+    signers = load_keys(keys)
+    present = [site for site in target.sites() if site.site == asked.document.site]
+    describe(asked.document, present[0] if present else None)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                "nobody is there to compare the fingerprint: add --yes if it was compared."
+            )
+        if not click.confirm("Did the site read the same fingerprint to you?", err=True):
+            raise RequestError("the site was not admitted; nothing was changed.")
+    with _writing():
+        published = target.admit(asked, signers, now_s=time.time(), replace=replace)
+    data(asked.document.site)
+    say_published(published, registry)
+    if published:
+        talk(f"{asked.document.site} is a member from each site's next refresh on.")
+
+
+@consortium.command(short_help="Remove a site.")
+@click.argument("site")
+@_registry_option
+@_keys_option
+@click.option("--confirm", metavar="SITE", help="The site's name again, instead of being asked for it.")
+def remove(*, site: str, registry: Path, keys: Path, confirm: str | None) -> None:
+    """Remove SITE: no other site speaks to it any more, each from its next refresh on."""
+    from agent.cli.confirm import confirm_by_name
+    from agent.cli.consortium_text import say_published
+    from agent.cli.output import data
+    from federation.registry.keys import load_keys, read_pin
+    from federation.registry.repository import Consortium
+
+    target = Consortium(registry, root_pin=read_pin(keys))
+    signers = load_keys(keys)
+    confirm_by_name(f"{site} and what it lends and borrows leave the consortium.", site, confirm)
+    with _writing():
+        published = target.remove(site, signers, now_s=time.time())
+    data(site)
+    say_published(published, registry)
+
+
+@consortium.command(short_help="Sign the registry anew; take in sites' lists of models.")
+@_registry_option
+@_keys_option
+@click.option(
+    "--models", type=_file, multiple=True, help="A site's signed list, SITE.models.json; can be repeated."
+)
+@click.option(
+    "--new-online-key", is_flag=True, help="Replace a lost or stolen online key; takes the root keys."
+)
+def publish(*, registry: Path, keys: Path, models: tuple[Path, ...], new_online_key: bool) -> None:
+    """Sign anew which files are the newest, with the online key. Let a timer do it every six hours.
+
+    The members and the root are signed again too in the last third of their lives (90 and 365 days), when
+    enough of their keys are in the folder.
+    """
+    from agent.cli.consortium_text import say_published
+    from agent.cli.output import talk
+    from agent.errors import RequestError
+    from federation.limits import MAX_SITE_LIST_BYTES
+    from federation.registry.files import read_file
+    from federation.registry.keys import load_keys, make_keys, read_pin
+    from federation.registry.repository import Consortium
+
+    try:
+        lists = [read_file(path, max_bytes=MAX_SITE_LIST_BYTES) for path in models]
+    except OSError as error:
+        raise RequestError(f"a list of models cannot be read: {error.strerror or error}.") from error
+    now_s = time.time()
+    target = Consortium(registry, root_pin=read_pin(keys))
+    signers = load_keys(keys)
+    with _writing():
+        if new_online_key:
+            name = f"online-{int(now_s)}"
+            online = make_keys(keys, [name])[name]
+            target.replace_online(signers, online, now_s=now_s)
+            talk(f"{name}.pem is the online key now; the former counts for nothing.")
+            signers = (*signers, online)
+        target.publish(signers, now_s=now_s, models=lists)
+    say_published(True, registry)
+
+
+@consortium.command(short_help="Read a registry as a site reads it.")
+@click.argument("registry", metavar="REGISTRY|URL")
+@click.option("--root-pin", required=True, metavar="PIN", help="What it is believed by.")
+@json_option
+def show(*, registry: str, root_pin: str, as_json: bool) -> None:
+    """Read the registry at REGISTRY, verified down to the pin, and list its sites and models."""
+    import tempfile
+
+    from agent.cli.consortium_text import list_members, registry_document
+    from agent.cli.output import data_json
+    from federation.registry.client import RegistryClient
+    from federation.registry.keys import parse_pin
+    from federation.registry.marks import MemoryMarks
+
+    with tempfile.TemporaryDirectory() as folder:
+        client = RegistryClient(
+            Path(folder), root_pin=parse_pin(root_pin), sources=[registry], marks=MemoryMarks()
+        )
+        membership = client.refresh(now_s=time.time())
+    if as_json:
+        data_json(registry_document(membership))
+    else:
+        list_members(membership)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    from agent.errors import NodeError
+
+    try:
+        yield
+    except OSError as error:
+        raise NodeError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror or error}.",
+            fix="make room, or choose a folder of your own; what was published before is as it was",
+        ) from error
