@@ -40,7 +40,7 @@ NODE_COLUMNS: Final = (
 _TREND: Final = [column.key for column in SITE_COLUMNS].index("trend")
 
 OUTSIDE: Final = (
-    "This node belongs to no institution yet. What it holds and runs is on the line above.",
+    "This node belongs to no institution yet; what it holds stands above.",
     "",
     "Its first node makes an institution:",
     "    pyrdma-agent init --site NAME --trust-domain DOMAIN --address HOST:PORT",

@@ -165,7 +165,7 @@ def test_two_institutions_of_one_name_are_two_rows(picture: Picture) -> None:
 
 @pytest.mark.parametrize("words", [pulse.OUTSIDE, pulse.NO_SITES, transfers.EMPTY])
 def test_the_next_command_exists_and_is_whole(words: tuple[str, ...]) -> None:
-    """What an empty view says to type is a command, with all the options that it requires; it fits 80 cells."""
+    """What an empty view says to type is a command, with all options that it requires; it fits 80 cells."""
     typed = [line.split()[1:] for line in words if "pyrdma-agent" in line]
     assert typed
     assert max(map(len, words)) <= 76

@@ -176,10 +176,9 @@ def test_a_reset_ends_what_stands_and_nothing_else(proxy: Any, pair: Pair, liste
 
 def test_a_target_that_is_not_there_resets_the_caller(fault_proxy: Any, listener: socket.socket) -> None:
     """Nobody is left waiting for a target that refuses."""
-    host, port = listener.getsockname()
-    listener.close()
     with (
-        fault_proxy(host, port) as proxy,
+        socket.socket() as deaf,  # it keeps the port, so that nobody else gets it
+        _bound(deaf, fault_proxy) as proxy,
         socket.create_connection((proxy.host, proxy.port), 10) as caller,
         pytest.raises(ConnectionResetError),
     ):
