@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRA  ?= cpu
 DEMO_ARGS ?=
-BENCH  ?= loopback resident_map disk_load cli_start agent_idle identity_check
+BENCH  ?= loopback resident_map disk_load cli_start agent_idle identity_check join
 
 .PHONY: demo test check bench proto format clean
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("loopback", "resident_map", "disk_load", "cli_start", "agent_idle", "identity_check", "relay", "gpu_staging")
+NAMES = (
+    "loopback",
+    "resident_map",
+    "disk_load",
+    "cli_start",
+    "agent_idle",
+    "identity_check",
+    "join",
+    "relay",
+    "gpu_staging",
+)
 
 
 def main() -> int:

@@ -47,10 +47,13 @@ class DemoFederation:
         port, join_port = free_ports(2)
         request = self._folder / f"{site}.request.json"
         await self._run(
-            ["init", "--site", site, "--trust-domain", f"{site}.pyrdma.example", "--node", gateway.name]
-            + ["--address", f"127.0.0.1:{port}", "--join-address", f"127.0.0.1:{join_port}"]
-            + ["--registry", str(self.registry), "--root-pin", self._pin, "--request", str(request)]
-            + gateway.directories
+            [
+                *("init", "--site", site, "--trust-domain", f"{site}.pyrdma.example"),
+                *("--node", gateway.name, "--address", f"127.0.0.1:{port}"),
+                *("--join-address", f"127.0.0.1:{join_port}"),
+                *("--registry", str(self.registry), "--root-pin", self._pin, "--request", str(request)),
+                *gateway.directories,
+            ]
         )
         await self._run(
             [
@@ -110,7 +113,8 @@ def shortened(command: str, folder: Path) -> str:
         elif word in ("--state-dir", "--run-dir"):
             skip = True
         else:
-            kept.append(word.removeprefix(f"{folder}/"))
+            pin = len(word) == 64 and word.isalnum()
+            kept.append(f"{word[:8]}..." if pin else word.removeprefix(f"{folder}/"))
     return " ".join(kept)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,12 +24,13 @@ MIN_SIZE_BYTES: Final = 64 * MIB
 MAX_SIZE_BYTES: Final = 64 << 30
 
 
-def run_demo(*, size_bytes: int, keep: bool, as_json: bool) -> int:
+def run_demo(*, size_bytes: int, keep: bool, watch: bool, as_json: bool) -> int:
     """Run the demo; return its exit code.
 
     Args:
         size_bytes: of the generated checkpoint.
         keep: leave the nodes running and say what to try.
+        watch: end in the terminal UI on the living federation, which ends with it.
         as_json: print one object instead of the story.
 
     Raises:
@@ -36,6 +38,8 @@ def run_demo(*, size_bytes: int, keep: bool, as_json: bool) -> int:
     """
     if not MIN_SIZE_BYTES <= size_bytes <= MAX_SIZE_BYTES:
         raise RequestError("the checkpoint's size is out of bounds.", fix="choose --size from 64MiB to 64GiB")
+    if watch and not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise RequestError("--tui needs a terminal for its input and output.", fix="leave --tui away")
     stage = Stage(quiet=as_json)
     folder = Path(tempfile.mkdtemp(prefix="pyrdma-demo-"))
     # Ctrl-C raises KeyboardInterrupt; the other ways to end a demo do the same, so that it always cleans up.
@@ -51,6 +55,8 @@ def run_demo(*, size_bytes: int, keep: bool, as_json: bool) -> int:
         document = asyncio.run(story.tell())
         if as_json:
             data_json(document)
+        if watch:
+            _watch(nodes[0])
         equal = bool(document["answers_equal"])
         if keep:
             kept = True
@@ -60,6 +66,12 @@ def run_demo(*, size_bytes: int, keep: bool, as_json: bool) -> int:
         if not kept:
             stage.hint("ending everything that the demo started ...")
             _end(nodes, folder)
+
+
+def _watch(node: DemoNode) -> None:
+    # As a process of its own: it is what people start, and nothing of it stays in the demo's.
+    command = [sys.executable, "-m", "agent", "tui", *node.directories]
+    subprocess.run(command, check=False)
 
 
 def _interrupt(*_: object) -> None:
@@ -85,7 +97,9 @@ def _say_kept(stage: Stage, folder: Path, nodes: list[DemoNode], *, as_json: boo
     running = [node for node in nodes if node.running]
     stage.say()
     stage.say("The nodes go on. Try:")
+    gateway = f"--run-dir {running[0].paths.run_dir}"
+    stage.say(f"  pyrdma-agent tui {gateway}")
+    stage.say(f"  pyrdma-agent run minilm --site south {gateway}")
     for node in running:
-        stage.say(f"  pyrdma-agent status --run-dir {node.paths.run_dir}")
-    stage.say(f"  pyrdma-agent run minilm --run-dir {running[-1].paths.run_dir}")
+        stage.say(f"  pyrdma-agent nodes --run-dir {node.paths.run_dir}")
     stage.say(f"End them with: kill {' '.join(str(node.pid) for node in running)}; rm -r {folder}")

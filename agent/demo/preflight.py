@@ -16,7 +16,7 @@ from agent.paths import resolve_paths
 from pyrdma.limits import GIB, MIB
 
 RUNNERS_BYTES: Final = 3 * GIB
-"""Two spares and two runners with torch, and the processes around them."""
+"""Two spares and a runner with torch, four agents with their weight caches, and the processes around them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def preflight(needs: Needs, folder: Path) -> list[str]:
                 fix="pip install 'pyrdma-agent[engine,cpu]', or start it with: make demo",
             )
     # The longest path of a socket under it; whatever does not fit would fail after minutes of work.
-    resolve_paths(folder / "second", folder / "second" / "run", environ={}, is_root=False)
+    resolve_paths(folder / "south-2", folder / "south-2" / "run", environ={}, is_root=False)
     available = available_memory_bytes()
     if available < needs.memory_bytes:
         raise NodeError(
@@ -96,5 +96,5 @@ def available_memory_bytes() -> int:
 
 def needs_of(size_bytes: int) -> Needs:
     """Return what a demo with a generated checkpoint of this size uses."""
-    # Weights: two nodes hold the checkpoint, three the two small ones of the dramas (a quarter each).
-    return Needs(memory_bytes=4 * size_bytes + RUNNERS_BYTES, disk_bytes=2 * size_bytes + 256 * MIB)
+    # Weights: three nodes hold the checkpoint, three the two small ones of the dramas (a quarter each).
+    return Needs(memory_bytes=5 * size_bytes + RUNNERS_BYTES, disk_bytes=2 * size_bytes + 256 * MIB)

@@ -9,7 +9,7 @@ The rules, whatever the policy says:
    runner is gone, or when its node no longer runs it. It ends once; afterwards nothing is done for it but to
    stop what its node still runs.
 4. A node's silence ends no lease: its time does, or the node's next report.
-5. Only the site that holds a lease renews it or gives it back.
+5. Only the site that holds a lease renews it or gives it back; an open offer is given back in the same way.
 6. What a node has taken on and should not have is stopped at each of its reports.
 7. After a start of the gateway, leases from disk keep their devices until their nodes have spoken of them.
 8. A lease is saved before anything is done or answered for it.
@@ -81,9 +81,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         case Renewed():
             _renew(change, event)
         case Released():
-            lease = change.held_by(event.lease_id, event.borrower_site)
-            if lease is not None:
-                change.end(lease, event.reason, left_over=True)
+            _release(change, event)
         case NodeHeard():
             _heard(change, event)
         case Reclaimed():
@@ -185,6 +183,16 @@ def _renew(change: Change, event: Renewed) -> None:
         lease = replace(lease, deadline_s=change.now_s + change.lease_ttl_s)
         change.put(lease)
         change.effects.append(Granted(lease))
+
+
+def _release(change: Change, event: Released) -> None:
+    offer = change.offers.get(event.lease_id)
+    if offer is not None and offer.request.borrower_site == event.borrower_site:
+        del change.offers[offer.id]
+        return
+    lease = change.held_by(event.lease_id, event.borrower_site)
+    if lease is not None:
+        change.end(lease, event.reason, left_over=True)
 
 
 # --- nodes ------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_the_demo_prints_one_object_and_leaves_nothing_behind(folder: Path) -> N
     assert document["receipts"] == 0
     assert set(document["baseline"]) == {"cold_s", "page_cache_s"}
     starts = document["starts"]
-    assert [start["name"] for start in starts] == ["in-site", "resident"] * 2
+    assert [start["name"] for start in starts] == ["cross-site", "in-site", "resident"] * 2
     for start in starts:
         assert start["verified"] is True
         if start["name"] == "resident":

@@ -255,7 +255,9 @@ async def test_a_name_with_markup_is_shown_as_it_is(fake_agent: Any) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("size", [SMALL, (120, 40), (40, 10)])
-async def test_every_column_that_fits_is_there_at_every_size(app: OperatorApp, size: tuple[int, int]) -> None:
+async def test_every_column_that_fits_is_there_at_every_size(
+    app: OperatorApp, size: tuple[int, int], wait_for: Wait
+) -> None:
     """80 by 24 shows all of Pulse without scrolling sideways; a smaller one still runs and grows."""
     async with app.run_test(size=size) as pilot:
         for key in ("1", "2"):
@@ -263,5 +265,5 @@ async def test_every_column_that_fits_is_there_at_every_size(app: OperatorApp, s
             for table in app.screen.query(RowTable):
                 assert size[0] < 80 or table.virtual_size.width <= size[0]
         await pilot.resize_terminal(132, 50)
-        await pilot.pause()
-        assert any(column.key.value == "from" for column in app.screen.query_one(RowTable).ordered_columns)
+        table = app.screen.query_one(RowTable)
+        await wait_for(pilot, lambda: any(column.key.value == "from" for column in table.ordered_columns))

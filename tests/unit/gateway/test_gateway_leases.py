@@ -273,6 +273,23 @@ def test_giving_back_twice_says_how_it_ended() -> None:
     assert "enough" in refuse.refused.sentence
 
 
+def test_an_offer_that_is_not_taken_is_given_back() -> None:
+    """Its device is free at once, nothing is stopped for it, and it cannot be committed any more."""
+    state, _ = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    state, effects = run(state, Released("o1", "uni-b", "another offer was taken", 1.0))
+    assert effects == []
+    assert state.book.taken() == frozenset()
+    assert refusal(run(state, OfferCommitted("o1", "l1", "uni-b", 2.0))[1]) == "offer-expired"
+
+
+def test_another_sites_offer_cannot_be_given_back() -> None:
+    """It is answered like one that never was, and stays open."""
+    state, _ = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
+    after, effects = run(state, Released("o1", "uni-c", "mine now", 1.0))
+    assert refusal(effects) == "unknown-lease"
+    assert after.book == state.book
+
+
 def test_a_start_that_fails_ends_the_lease_and_stops_what_may_still_come() -> None:
     """An order that nobody answered may be carried out later: the device waits for its node's word."""
     state, effects = run(committed(), StartFailed("l1", "no answer", 5.0))

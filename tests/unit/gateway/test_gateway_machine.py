@@ -46,7 +46,7 @@ DEVICES = {"n1": ("gpu0", "gpu1"), "n2": ("gpu0",)}
 SITES = ("uni-b", "uni-c")
 nodes = st.sampled_from(sorted(DEVICES))
 sites = st.sampled_from(SITES)
-seconds = st.sampled_from([0.5, 0.5, 3.0, 3.0, 9.5, 10.0, 10.0, OFFER_TTL_S, TTL_S, NODE_FORGOTTEN_S + 1])
+seconds = st.sampled_from([0.5, 3.0, 9.0, 10.0, 10.0, 11.0, 11.0, OFFER_TTL_S, TTL_S, NODE_FORGOTTEN_S + 1])
 seldom = st.sampled_from([False, False, False, True])
 
 
@@ -77,7 +77,7 @@ class Donor(RuleBasedStateMachine):
         self.starts: dict[str, tuple[float, Lease]] = {}
         self.stops: list[Stop] = []
         self.disk: dict[str, Lease] = {}
-        self.offers: list[str] = []
+        self.offers: dict[str, str] = {}
         self.promised_s: dict[str, float] = {}
         self.started: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
@@ -118,8 +118,7 @@ class Donor(RuleBasedStateMachine):
     def carry_out(self, effect: Effect) -> None:
         match effect:
             case Offered(offer):
-                if offer.id not in self.offers:
-                    self.offers.append(offer.id)
+                self.offers[offer.id] = offer.request.borrower_site
             case Save(lease):
                 self.disk[lease.id] = lease
             case Start(lease):
@@ -195,18 +194,21 @@ class Donor(RuleBasedStateMachine):
         self.ask(site, number, size, node)
 
     @precondition(lambda self: self.offers)
-    @rule(data=st.data(), site=sites)
-    def commits(self, data: st.DataObject, site: str) -> None:
-        """Any offer that ever was, by its borrower or another one."""
-        self.commit(data.draw(st.sampled_from(self.offers)), site)
+    @rule(data=st.data(), wrong_site=seldom)
+    def commits(self, data: st.DataObject, wrong_site: bool) -> None:
+        """Any offer that ever was, mostly an open one; another site is refused."""
+        open_ones = sorted(self.state.book.offers)
+        offer_id = data.draw(st.sampled_from(open_ones * 4 + sorted(self.offers)))
+        site = next(one for one in SITES if (one == self.offers[offer_id]) != wrong_site)
+        assert self.commit(offer_id, site) is None or not wrong_site
 
     @rule(
         site=sites, number=st.integers(0, 3), node=nodes, far=st.sampled_from(["sent", "taken on", "running"])
     )
     def borrows(self, site: str, number: int, node: str, far: str) -> None:
         """The way that most go: a node that was just heard, an offer, a commit, an order that arrives."""
-        self.reports(node, donating=True)
-        self.do(NodeHeard(self.nodes[node].reports.pop()[1], self.now_s))
+        if all(one.node != node for one in self.state.fleet.present(self.now_s)):
+            self.reports(node, donating=True, arrives=True)
         offer_id = self.ask(site, number, 1, node)
         lease_id = self.commit(offer_id, site) if offer_id is not None else None
         if lease_id in self.starts and far != "sent":
@@ -242,13 +244,15 @@ class Donor(RuleBasedStateMachine):
 
     # --- nodes --------------------------------------------------------------------------------------------
 
-    @rule(name=nodes, donating=st.sampled_from([True, True, True, False]))
-    def reports(self, name: str, donating: bool) -> None:
-        """A node says what is the case; its word is under way."""
+    @rule(name=nodes, donating=st.sampled_from([True, True, True, False]), arrives=st.booleans())
+    def reports(self, name: str, donating: bool, arrives: bool) -> None:
+        """A node says what is the case; its word is under way, or comes at once after those before it."""
         devices = tuple(Device(one, "gpu", 9) for one in DEVICES[name])
         taken_on = tuple(self.nodes[name].taken_on)
         report = NodeReport(name, f"{name}:7400", devices, (), taken_on, 0, donating, 0.0)
         self.nodes[name].reports.append((self.now_s, report))
+        while arrives and self.nodes[name].reports:
+            self.do(NodeHeard(self.nodes[name].reports.pop(0)[1], self.now_s))
 
     @precondition(lambda self: any(node.reports for node in self.nodes.values()))
     @rule(data=st.data())
@@ -311,6 +315,7 @@ class Donor(RuleBasedStateMachine):
         if fate == "answered":
             self.do(RunnerEnded(order.lease_id, "it was told to", self.now_s))
 
+    @precondition(lambda self: self.made % 4 == 3)
     @rule(name=nodes, whole=st.booleans())
     def an_owner_reclaims(self, name: str, whole: bool) -> None:
         """A device or a whole node goes back."""
@@ -321,6 +326,7 @@ class Donor(RuleBasedStateMachine):
 
     # --- the gateway itself -------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.made % 4 == 3)
     @rule(away_s=seconds)
     def the_gateway_starts_again(self, away_s: float) -> None:
         """Only the disk is left; what was under way to it or from it is not."""
@@ -362,14 +368,12 @@ class Donor(RuleBasedStateMachine):
         for _ in range(2):
             for name, node in self.nodes.items():
                 node.reports.clear()
-                self.reports(name, donating=True)
-                self.do(NodeHeard(node.reports.pop()[1], self.now_s))
+                self.reports(name, donating=True, arrives=True)
             while self.stops:
                 self.a_stop_arrives("unanswered")
             self.now_s += LEASE_REPORT_GRACE_S
         for name, node in self.nodes.items():
-            self.reports(name, donating=True)
-            self.do(NodeHeard(node.reports.pop()[1], self.now_s))
+            self.reports(name, donating=True, arrives=True)
             assert node.taken_on == {}
         assert self.state.book.taken() == frozenset()
         assert all(count == 1 for count in self.started.values()), "a lease is started twice"
