@@ -44,7 +44,7 @@ SERVER_GRACE_S: Final = 1.0
 
 # --- between nodes and sites ------------------------------------------------------------------------------
 MAX_NETWORK_RPCS: Final = 2048
-"""Calls that the network port works on at once: relayed connections, attended leases and questions of all peers."""
+"""Calls that the network port works on at once: relayed connections, attended leases, questions."""
 MAX_CONNECTION_AGE_S: Final = 900.0
 """A peer's connection is made anew by then: a CA that left the registry is not believed longer than that."""
 MAX_CONNECTION_AGE_GRACE_S: Final = 3600.0
@@ -73,7 +73,7 @@ MAX_DONORS_ASKED: Final = 3
 REGISTRY_EVERY_S: Final = 900.0
 """Between two readings of the registry: a member that was removed is refused within that."""
 REGISTRY_AGAIN_S: Final = 5.0
-"""Pause after a reading that failed, or while this site waits to be admitted; mirrors must not be hammered."""
+"""Pause after a reading that failed, or while this site waits to be admitted: mirrors are not hammered."""
 CERTIFICATE_AGAIN_S: Final = 60.0
 """Pause after a certificate could not be renewed; half of its life is left for such tries."""
 MAX_BROKERED: Final = 1024

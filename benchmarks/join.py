@@ -1,7 +1,7 @@
-"""``join``: how long one ``pyrdma-agent join`` takes against a gateway that runs, against the time that is promised.
+"""``join``: how long one ``pyrdma-agent join`` takes against a gateway that runs, beside the promised time.
 
-The whole command counts: the interpreter's start, the look at the server, key, request, proof and answer, and the
-files of both sides as they are synced. Beside it stands what an interpreter alone takes.
+The whole command counts: the interpreter's start, the look at the server, key, request, proof and answer, and
+the files of both sides as they are synced. Beside it stands what an interpreter alone takes.
 """
 
 from __future__ import annotations

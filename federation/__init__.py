@@ -1,1 +1,1 @@
-"""Who is in a consortium, and how that is known: identity, registry, discovery. Rules are functions of values."""
+"""Who is in a consortium, and how that is known: identity, registry, discovery. Rules are pure functions."""

@@ -17,8 +17,8 @@
     |   +-- NotAdmittedError         the site is not in the registry
     +-- LocalNetworkError        this machine's network refuses multicast; discovery is off, all else works
 
-Each has a stable ``code``, one sentence, and a ``fix``, like the errors of ``pyrdma``, which this package does not
-know; ``agent.error_table`` maps both to gRPC status and exit code.
+Each has a stable ``code``, one sentence, and a ``fix``, like the errors of ``pyrdma``, which this package
+does not know; ``agent.error_table`` maps both to gRPC status and exit code.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ MAX_ANNOUNCEMENTS: Final = MAX_HINT_SITES * MAX_HINTS_PER_SITE
 MAX_OPEN_QUESTIONS: Final = 16
 """Announcements that are asked about at once; without it a flood of half ones has us flood the network."""
 QUESTION_S: Final = 3.0
-"""Time for an answer about an announcement; its host may hold it back for a second (RFC 6762, 6) and a bit."""
+"""Time for an answer about an announcement; its host may hold it back for over a second (RFC 6762, 6)."""
 FIRST_PAUSE_S: Final = 1.0
 """Between the first two questions for nodes (RFC 6762, 5.2); doubles up to ``LAST_PAUSE_S``."""
 LAST_PAUSE_S: Final = 128.0

@@ -27,7 +27,7 @@ from agent.local.views import (
 def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
     """Start MODEL (NAME, SITE/NAME or NAME@IMAGEID) from memory and print an OpenAI-compatible endpoint.
 
-    In a site the gateway finds a donated device, this site's first, then other sites'; without one it runs here.
+    In a site the gateway finds a donated device, this site's first, then another's; without one it runs here.
     Weights come from memory that holds them, else from the folder that they were published from; each piece
     is proven by its digest. The command returns when the model answers; the lease stays until
     `pyrdma-agent stop`. Ctrl-C before that calls the start off.

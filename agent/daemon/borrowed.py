@@ -1,7 +1,7 @@
 """Leases that this node uses and another one runs: a port here, kept alive until somebody ends them.
 
 Rules: a lease is in the books from the moment its donor has committed it; its time is counted on this node's
-clock from before each question, so that it never believes longer in a lease than its donor does; when it ends,
+clock from before each question, so that it never believes longer in a lease than its donor; when it ends,
 wherever, its port here closes with the reason written down; when the agent stops, its leases are given back.
 """
 

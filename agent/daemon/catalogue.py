@@ -94,7 +94,7 @@ class Catalogue:
 
     @contextlib.contextmanager
     def arriving(self, manifest: Manifest) -> Iterator[None]:
-        """Know the manifest while the body brings its image here: whoever is forwarded pieces needs it too."""
+        """Know the manifest while the body brings its image here: whoever is forwarded pieces needs it."""
         self._arriving[manifest.image_id] = manifest
         try:
             yield
@@ -125,7 +125,7 @@ class Catalogue:
         )
 
     async def can_be_pulled(self, image_id: ImageId) -> bool:
-        """Say whether the image is whole in memory here, or on its way, so that its pieces can be forwarded."""
+        """Say whether the image is whole in memory here, or on its way, so that pieces can be forwarded."""
         return any(
             replica.image_id == image_id and (replica.pulling or replica.verified_pieces == replica.pieces)
             for replica in await self._keeper.replicas()

@@ -53,7 +53,7 @@ class OfferRequest:
 
 @dataclass(frozen=True, slots=True)
 class LeaseOffer:
-    """A donor's promise to hold a device for ``ttl_s``; ``warm``: the image is whole in that node's memory."""
+    """A donor's promise to hold a device for ``ttl_s``; ``warm``: that node has the image whole in memory."""
 
     offer_id: str
     ttl_s: float

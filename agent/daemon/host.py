@@ -1,4 +1,4 @@
-"""What a node donates, put together: memory with a weight cache, spare runners, and the leases that run on them."""
+"""What a node donates, put together: memory with a weight cache, spare runners, and the leases on them."""
 
 from __future__ import annotations
 

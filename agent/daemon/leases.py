@@ -1,10 +1,10 @@
 """Leases that run on this node: from an order to a runner that answers, and to their end.
 
 Rules: a lease is committed before anything is done for it; its key is in the runner and in one answer, and
-here only as a digest; whatever ends (the runner, the request, the agent, its time) ends the whole lease, with a
-reason. A lease stays when the caller has gone after the answer; it is called off when the caller goes before.
-A lease that the site's gateway ordered has a time, on this node's own clock: it ends then even if the gateway is
-never heard again.
+here only as a digest; whatever ends (the runner, the request, the agent, its time) ends the whole lease,
+with a reason. A lease stays when the caller has gone after the answer; it is called off when the caller goes
+before. A lease that the site's gateway ordered has a time, on this node's own clock: it ends then even if the
+gateway is never heard again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Leases:
         self._open: dict[str, _Open] = {}
         self._ending: dict[str, asyncio.Task[LeaseRecord]] = {}
         self._stopping = False
-        self.on_end: Callable[[str, str], None] = lambda lease_id, reason: None
+        self.on_end: Callable[[str, str], None] = lambda _lease_id, _reason: None
         """Told of every end, after it: the lease's id and the reason."""
 
     @property

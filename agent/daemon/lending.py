@@ -1,7 +1,7 @@
 """What this node lets its peers read: images in memory, for as long as the peer's call lasts.
 
-An image on its way here is lent as well, piece by piece as it is proven; but it is offered by a gateway to its own
-nodes alone: two nodes that wait for each other's pieces would wait for ever.
+An image on its way here is lent as well, piece by piece as it is proven; but it is offered by a gateway to
+its own nodes alone: two nodes that wait for each other's pieces would wait for ever.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Lending:
         self._open = 0
 
     async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
-        """Return the image that is asked for by name or id, if it can be pulled from here, and its size in bytes.
+        """Return the image that is asked for by name or id, if it can be pulled from here, and its bytes.
 
         What this node would have to read from disk or a peer first is not offered.
         """

@@ -1,13 +1,14 @@
 """This node as a member of its site when another node is the gateway: it reports, and carries out orders.
 
 Rules: a report goes out every ``REPORT_EVERY_S``, and at once when a lease has ended; the gateway answers how
-long each lease still has. Only the gateway's orders get here (``agent.site.trust``); what only a gateway can do is
-refused by name.
+long each lease still has. Only the gateway's orders get here (``agent.site.trust``); what only a gateway can
+do is refused by name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -162,7 +163,5 @@ class Member:
                     self._ended.pop(lease_id, None)
                 if self._running is not None:
                     self._running.set_times(left)
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)
-            except TimeoutError:
-                pass

@@ -1,7 +1,7 @@
 """One node, as its own people see it: what the Operator service talks to.
 
-A node donates (``Host``) or not, and belongs to a site (``Place``) or not. Without a site it serves itself and
-static peers of its machine; without a donation it borrows.
+A node donates (``Host``) or not, and belongs to a site (``Place``) or not. Without a site it serves itself
+and static peers of its machine; without a donation it borrows.
 """
 
 from __future__ import annotations

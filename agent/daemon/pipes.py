@@ -84,8 +84,11 @@ async def carry(one: Pipe, other: Pipe) -> None:
         # Only now may they go: what they still hold is sent first.
         await other.close()
         await one.close()
-    except* OSError as group:
-        raise ConnectionError(str(group.exceptions[0])) from group
+    except ExceptionGroup as group:
+        broken, defects = group.split(OSError)
+        if broken is None or defects is not None:
+            raise
+        raise ConnectionError(str(broken.exceptions[0])) from group
     finally:
         other.abort()
         one.abort()

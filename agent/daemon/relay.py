@@ -10,14 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from agent.daemon.pipes import Pipe, StreamPipe, carry
-from agent.errors import NodeError
+from agent.errors import NodeError, Reported
 from agent.limits import MAX_RELAY_CONNECTIONS, RELAY_BUFFER_BYTES
-from pyrdma.errors import Error
 
 _log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 Connect = Callable[[], Awaitable[Pipe]]
-"""Opens a pipe to the runner; raises OSError or Error."""
+"""Opens a pipe to the runner; raises OSError, Error or FederationError."""
 
 
 class Relay:
@@ -61,7 +60,7 @@ class Relay:
         self._connections.add(task)
         try:
             await carry(StreamPipe(reader, writer), await self._connect())
-        except (OSError, Error) as error:
+        except (OSError, *Reported) as error:
             _log.debug("a relayed connection broke: %s", error)
         except asyncio.CancelledError:
             pass  # close() ended us; the stream protocol would log a cancelled callback as an error

@@ -102,8 +102,8 @@ class Supply:
             name: what people call it.
             found: the image and who has it, if that is known already.
             emit: told how far it is.
-            remember_as: the name that it is bound to here if it comes from peers; by default ``name``. Another
-                site's word must never decide what a name means here.
+            remember_as: the name that it is bound to here if it comes from peers; by default ``name``.
+                Another site's word must never decide what a name means here.
 
         Raises:
             NoSourceError, UnknownModelError, BudgetError: no way is left.

@@ -1,7 +1,8 @@
 """This site as a donor: carries out what the rules of ``agent.gateway.leases`` order, and nothing else.
 
-Rules: one event at a time; a lease is on disk before anything is done or answered for it, but an end is carried
-out even if it cannot be written; starts and stops run beside the events, so a slow node holds up nobody else.
+Rules: one event at a time, to its end even if nobody waits for it any more; a commit or a renewal is on disk before
+anything is done or answered for it, but an end is carried out even if it cannot be written; a commit that is called
+off before its grant leaves neither a lease nor an offer behind.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
-from agent.daemon.faces import Emit, Host, LeaseOffer, OfferRequest, Order, Refusal, Report
+from agent.daemon.faces import Emit, Host, LeaseOffer, OfferRequest, Refusal, Report
 from agent.daemon.pipes import Pipe
 from agent.errors import RefusedError, StateError, UnknownLeaseError
 from agent.gateway.book import Book, Lease, LeaseState
@@ -40,17 +42,16 @@ from agent.gateway.events import (
 )
 from agent.gateway.fleet import Device, NodeReport, Replica
 from agent.gateway.leases import State, next_deadline_s, step
+from agent.gateway.orders import Orders
 from agent.gateway.records import lease_of, record_of
 from agent.gateway.request import LeaseRequest, Refused
 from agent.limits import TICK_S
-from agent.local.views import AcceptedView, GrantedView, RunEvent
-from agent.state import SiteLeaseRecord, SiteStore
-from federation.errors import FederationError
-from pyrdma.errors import Error
-from pyrdma.image.manifest import ImageId
+from agent.local.views import AcceptedView, GrantedView
+from agent.state import SiteStore
 
 _log = logging.getLogger(__name__)
 _UNKNOWN_CODES = frozenset({"unknown-lease", "not-yours", "lease-ended"})
+Answer = Offered | Granted | Refused | None
 
 
 class LocalDonor:
@@ -79,17 +80,23 @@ class LocalDonor:
     ) -> None:
         self.site = site
         self._host = host
-        self._prepare = prepare
         self._books = books
         self._boot_id = boot_id
         self._clock = clock
         self.state = State(Book(lease_ttl_s=lease_ttl_s))
         self._turn = asyncio.Lock()
-        self._starts: dict[str, asyncio.Task[GrantedView]] = {}
-        self._emits: dict[str, Emit] = {}
+        self._orders = Orders(
+            host,
+            prepare,
+            left_s=self._left_s,
+            started=self._started,
+            failed=self._failed,
+            stopped=self._gone_from,
+        )
         self._ends: dict[str, asyncio.Future[str]] = {}
         self._births: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._events: set[asyncio.Task[Answer]] = set()
+        self._counting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take over the leases that an agent before this one had granted, and begin to count."""
@@ -98,14 +105,16 @@ class LocalDonor:
         now_s = self._clock()
         self._births = {one.id: one.created_at for one in mine}
         known = tuple(lease_of(one, now_s, self._boot_id) for one in mine)
-        await self._apply(Restored(known, now_s))
-        self._spawn(self._tick(), "lease clock")
+        await self._apply(partial(Restored, known))
+        self._counting = asyncio.create_task(self._tick(), name="lease clock")
 
     async def close(self) -> None:
-        """Stop counting. Leases go on at their nodes until their time is over."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop counting and call off starts. Leases go on at their nodes until their time is over."""
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.gather(self._counting, return_exceptions=True)
+        await self._orders.close()
+        await asyncio.gather(*self._events, return_exceptions=True)
 
     # --- what borrowers ask; ``site`` is theirs, by their certificate -----------------------------------------
 
@@ -123,7 +132,7 @@ class LocalDonor:
             account="",
             purpose="",
         )
-        answer = await self._apply(OfferAsked(asked, secrets.token_hex(8), self._clock()))
+        answer = await self._apply(partial(OfferAsked, asked, secrets.token_hex(8)))
         if isinstance(answer, Refused):
             return Refusal(answer.code, answer.sentence, answer.fix, answer.terminal)
         assert isinstance(answer, Offered), "an offer is asked for: it is given or refused"
@@ -134,50 +143,53 @@ class LocalDonor:
         """Carry out an offer; being cancelled before the model answers ends the lease.
 
         Raises:
-            RefusedError: the offer is not open, or not this site's.
+            RefusedError: the offer is not open or not this site's, or the lease ended before its model answered.
+            StateError: the lease could not be written down.
             Error: the model could not be started.
         """
-        answer = await self._apply(OfferCommitted(offer_id, secrets.token_hex(8), site, self._clock()))
-        lease = self._granted(answer)
-        starting = self._starts.get(lease.id)
-        if starting is None:
-            raise RefusedError(f"the lease {lease.id} has been granted already.", fix="use it, or ask anew")
-        self._emits[lease.id] = emit
-        emit(AcceptedView(lease.id, self.state.book.lease_ttl_s, self.site, lease.device.node))
+        lease_id = secrets.token_hex(8)
+        start = self._orders.expect(lease_id)
         try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if starting.cancelled() and not (task and task.cancelling()):
-                over = self.state.book.ended.get(lease.id)
+            lease = self._granted(await self._apply(partial(OfferCommitted, offer_id, lease_id, site)))
+            if lease.id != lease_id:
+                raise RefusedError(
+                    f"the offer {offer_id[:32]} was taken already: its lease is {lease.id}.",
+                    fix="use that lease, or ask for another offer",
+                )
+            emit(AcceptedView(lease.id, self.state.book.lease_ttl_s, self.site, lease.device.node))
+            start.listener = emit
+            assert start.task is not None, "what was committed is being started"
+            await asyncio.wait([start.task])
+            over = self.state.book.ended.get(lease_id)
+            if start.task.cancelled() or (over is not None and start.task.exception() is None):
                 raise RefusedError(
                     f"the lease ended before its model answered: {over.reason if over else 'it was stopped'}.",
                     fix="try again",
-                ) from None
-            called_off = Released(lease.id, site, "the request was called off", self._clock())
-            await asyncio.shield(asyncio.create_task(self._apply(called_off)))
+                )
+            return start.task.result()
+        except BaseException:
+            for one in (lease_id, offer_id):
+                await self._apply(partial(Released, one, site, "the request was called off"))
             raise
         finally:
-            self._emits.pop(lease.id, None)
-            self._starts.pop(lease.id, None)  # the key that it has is given once
+            self._orders.forget(lease_id)
 
     async def renew(self, lease_id: str, site: str) -> float:
         """Renew a lease; return how long it lives from now."""
-        lease = self._granted(await self._apply(Renewed(lease_id, site, self._clock())))
-        return lease.deadline_s - self._clock()
+        lease = self._granted(await self._apply(partial(Renewed, lease_id, site)))
+        return self._left_s(lease)
 
     async def release(self, lease_id: str, reason: str, site: str) -> str:
         """End a lease, or give an offer back; return why it ended."""
         reason = reason or "given back"
-        answer = await self._apply(Released(lease_id, site, reason, self._clock()))
-        if isinstance(answer, Refused):
+        answer = await self._apply(partial(Released, lease_id, site, reason))
+        if answer is not None:
             self._granted(answer)
         return reason
 
     async def attend(self, lease_id: str, site: str) -> str:
         """Wait until a lease ends; return why."""
-        book = self.state.book
-        over = book.ended.get(lease_id)
+        over = self.state.book.ended.get(lease_id)
         if over is not None and over.request.borrower_site == site:
             return over.reason
         self._held(lease_id, site)
@@ -188,8 +200,8 @@ class LocalDonor:
         return await self._host(self._held(lease_id, site).device.node).connect(lease_id)
 
     def lends(self, lease_id: str, site: str, node: str) -> bool:
-        """Say whether a node of a site holds a lease here."""
-        lease = self.state.book.leases.get(lease_id)
+        """Say whether a node of a site holds a lease here, or held one of the last that ended."""
+        lease = self.state.book.leases.get(lease_id) or self.state.book.ended.get(lease_id)
         return (
             lease is not None and lease.request.borrower_site == site and lease.request.borrower_node == node
         )
@@ -200,7 +212,7 @@ class LocalDonor:
             raise UnknownLeaseError(f"{site} holds no lease {lease_id[:32]!r} here.")
         return lease
 
-    def _granted(self, answer: object) -> Lease:
+    def _granted(self, answer: Answer) -> Lease:
         if isinstance(answer, Granted):
             return answer.lease
         assert isinstance(answer, Refused), "it is granted or refused"
@@ -208,14 +220,16 @@ class LocalDonor:
             raise UnknownLeaseError(answer.sentence, fix=answer.fix)
         raise RefusedError(answer.sentence, fix=answer.fix)
 
+    def _left_s(self, lease: Lease) -> float:
+        # The lease as it stands now: it may have been renewed since whoever asks has seen it.
+        return self.state.book.leases.get(lease.id, lease).deadline_s - self._clock()
+
     # --- what nodes say -----------------------------------------------------------------------------------
 
     async def heard(self, node: str, report: Report) -> dict[str, float]:
         """Take a node's word; return the seconds that each of its leases has left."""
         for lease_id, reason in report.ended:
-            lease = self.state.book.leases.get(lease_id)
-            if lease is not None and lease.device.node == node:
-                await self._apply(RunnerEnded(lease_id, reason, self._clock()))
+            await self._gone_from(node, lease_id, reason)
         said = NodeReport(
             node=node,
             address=report.address,
@@ -229,123 +243,92 @@ class LocalDonor:
             donating=report.donating,
             transfer_bytes_per_s=report.transfer_bytes_per_s,
         )
-        await self._apply(NodeHeard(said, self._clock()))
-        now_s = self._clock()
-        return {
-            one.id: one.deadline_s - now_s
-            for one in self.state.book.leases.values()
-            if one.device.node == node
-        }
+        await self._apply(partial(NodeHeard, said))
+        theirs = [one for one in self.state.book.leases.values() if one.device.node == node]
+        return {one.id: self._left_s(one) for one in theirs}
 
     async def gone(self, node: str, reason: str) -> None:
         """End what runs on a node that has left."""
-        await self._apply(Reclaimed(node, None, reason, self._clock()))
+        await self._apply(partial(Reclaimed, node, None, reason))
 
-    # --- carrying out -------------------------------------------------------------------------------------
+    async def _started(self, lease_id: str) -> None:
+        await self._apply(partial(Started, lease_id))
 
-    async def _apply(self, event: Event) -> Offered | Granted | Refused | None:
-        """Let the rules decide, carry out what they order, and return the answer for who asked."""
+    async def _failed(self, lease_id: str, reason: str) -> None:
+        await self._apply(partial(StartFailed, lease_id, reason))
+
+    async def _gone_from(self, node: str, lease_id: str, reason: str) -> None:
+        # A node speaks for what was given to it, whatever lease it names.
+        held = self.state.book.leases.get(lease_id) or self.state.book.stopping.get(lease_id)
+        if held is not None and held.device.node == node:
+            await self._apply(partial(RunnerEnded, lease_id, reason))
+
+    # --- one event at a time ------------------------------------------------------------------------------
+
+    async def _apply(self, event: Callable[[float], Event]) -> Answer:
+        """Have the rules decide on the event of this moment; return the answer for who asked.
+
+        Raises:
+            StateError: a promise could not be written down, so it was not made.
+        """
+        deciding = asyncio.create_task(self._decide(event))
+        self._events.add(deciding)
+        deciding.add_done_callback(self._events.discard)
+        return await asyncio.shield(deciding)
+
+    async def _decide(self, make: Callable[[float], Event]) -> Answer:
         async with self._turn:
+            event = make(self._clock())
             state, effects = step(self.state, event)
+            promises = isinstance(event, OfferCommitted | Renewed)
             for effect in effects:
                 if isinstance(effect, Save):
-                    await self._save(effect.lease)
+                    await self._save(effect.lease, promises=promises)
             self.state = state
-        answer: Offered | Granted | Refused | None = None
-        for effect in effects:
-            match effect:
-                case Offered() | Granted():
-                    answer = effect
-                case Refuse(refused):
-                    answer = refused
-                case Start(lease):
-                    self._starts[lease.id] = asyncio.create_task(self._run(lease), name=f"start-{lease.id}")
-                    self._starts[lease.id].add_done_callback(_retrieve)
-                case Stop(node, lease_id, reason):
-                    self._spawn(self._stop(node, lease_id, reason), f"stop-{lease_id}")
-                case Ended(lease, reason):
-                    self._tell_end(lease, reason)
-        return answer
+            answer: Answer = None
+            for effect in effects:
+                match effect:
+                    case Offered() | Granted():
+                        answer = effect
+                    case Refuse(refused):
+                        answer = refused
+                    case Start(lease):
+                        self._orders.start(lease)
+                    case Stop(node, lease_id, reason):
+                        self._orders.stop(node, lease_id, reason)
+                    case Ended(lease, reason):
+                        self._end(lease, reason)
+            return answer
 
-    async def _save(self, lease: Lease) -> None:
-        record = record_of(lease, self.site, self.state.book.lease_ttl_s, self._boot_id, time.time())
-        try:
-            await self._books.put_lease(self._with_birth(record))
-        except StateError as error:
-            if lease.state is not LeaseState.ENDED:
-                raise
-            # A full disk must not keep a device; a next start ends what is still open in the books.
-            _log.error("lease %s has ended, its record could not be written: %s", lease.id, error.message)
-
-    def _with_birth(self, record: SiteLeaseRecord) -> SiteLeaseRecord:
-        born = self._births.setdefault(record.id, record.created_at)
-        if record.ended_at is not None:
-            self._births.pop(record.id, None)
-        return replace(record, created_at=born)
-
-    async def _run(self, lease: Lease) -> GrantedView:
-        request = lease.request
-
-        def emit(event: RunEvent) -> None:
-            listener = self._emits.get(lease.id)
-            if listener is not None:
-                listener(event)
-
-        try:
-            await self._prepare(lease.device.node, request)
-            order = Order(
-                lease_id=lease.id,
-                model=request.model,
-                image_id=ImageId.parse(request.image_id),
-                ttl_s=lease.deadline_s - self._clock(),
-                borrower=f"{request.borrower_site}/{request.borrower_node}",
-            )
-            granted = await self._host(lease.device.node).start_runner(order, emit)
-        except (Error, FederationError) as error:
-            _log.warning("lease %s did not start: %s", lease.id, error.message)
-            await self._apply(StartFailed(lease.id, error.message, self._clock()))
-            raise
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            await self._apply(StartFailed(lease.id, "a defect of the donor's gateway", self._clock()))
-            raise
-        await self._apply(Started(lease.id, self._clock()))
-        return granted
-
-    async def _stop(self, node: str, lease_id: str, reason: str) -> None:
-        starting = self._starts.get(lease_id)
-        if starting is not None:
-            starting.cancel()
-        try:
-            await self._host(node).stop_runner(lease_id, reason)
-        except (Error, FederationError) as error:
-            # The node's next report, or the lease's time over there, ends it.
-            _log.warning("the node %s could not be told to stop %s: %s", node, lease_id, error.message)
-            return
-        await self._apply(RunnerEnded(lease_id, reason, self._clock()))
-
-    def _tell_end(self, lease: Lease, reason: str) -> None:
+    def _end(self, lease: Lease, reason: str) -> None:
         _log.info("lease %s of %s has ended: %s", lease.id, lease.request.borrower_site, reason)
+        self._orders.call_off(lease.id)
         waiting = self._ends.pop(lease.id, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(reason)
 
+    async def _save(self, lease: Lease, *, promises: bool) -> None:
+        over = lease.state is LeaseState.ENDED
+        record = record_of(lease, self.site, self.state.book.lease_ttl_s, self._boot_id, time.time())
+        record = replace(record, created_at=self._births.get(lease.id, record.created_at))
+        try:
+            await self._books.put_lease(record)
+        except StateError as error:
+            if promises and not over:
+                raise
+            # A full disk must not keep a device, nor make a node unheard; a next start ends what is still open.
+            _log.error("lease %s is %s, which could not be written: %s", lease.id, lease.state, error.message)
+        if over:
+            self._births.pop(lease.id, None)
+        else:
+            self._births[lease.id] = record.created_at
+
     async def _tick(self) -> None:
         while True:
-            now_s = self._clock()
             due_s = next_deadline_s(self.state)
-            await asyncio.sleep(TICK_S if due_s is None else min(TICK_S, max(0.0, due_s - now_s)) + 0.01)
-            await self._apply(Tick(self._clock()))
-
-    def _spawn(self, work: Awaitable[object], name: str) -> None:
-        task: asyncio.Task[object] = asyncio.ensure_future(work)
-        task.set_name(name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _retrieve(task: asyncio.Task[GrantedView]) -> None:
-    # A start whose borrower has gone fails with nobody to hear of it.
-    if not task.cancelled():
-        task.exception()
+            pause_s = TICK_S if due_s is None else min(TICK_S, max(0.0, due_s - self._clock()))
+            await asyncio.sleep(pause_s + 0.01)
+            try:
+                await self._apply(Tick)
+            except Exception:  # noqa: BLE001 - without this clock no lease would ever end by its time
+                _log.exception("the lease clock met a defect; it goes on")

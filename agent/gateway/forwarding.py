@@ -87,7 +87,7 @@ class Forwarding:
 
 
 class SiteLending:
-    """What this site lends to other sites: what its gateway holds, and what its nodes hold, through the gateway."""
+    """What this site lends to others: what its gateway holds, and, through it, what its nodes hold."""
 
     def __init__(
         self,

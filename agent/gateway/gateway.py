@@ -1,12 +1,13 @@
 """The gateway of a site, put together: donor, broker, the site's nodes and its neighbours.
 
-What its nodes may ask (``MemberFace``), what other gateways may ask (``SiteFace``), and what its own people see.
-Who calls has been settled before (``agent.site.trust``); whose lease it is, is settled here.
+What its nodes may ask (``MemberFace``), what other gateways may ask (``SiteFace``), and what its own people
+see. Who calls has been settled before (``agent.site.trust``); whose lease it is, is settled here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -155,7 +156,7 @@ class Gateway:
         del lease_id, reason
         raise NotAllowedError("a gateway takes no orders.")
 
-    # --- what both nodes and other gateways ask about leases --------------------------------------------------
+    # --- what both nodes and other gateways ask about leases ------------------------------------------------
 
     async def renew(self, lease_id: str, who: NodeIdentity) -> float:
         """Renew a lease."""
@@ -286,7 +287,5 @@ class Gateway:
                     self._ended.pop(lease_id, None)
                 if self._host is not None:
                     self._host.leases.set_times(left)
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)
-            except TimeoutError:
-                pass

@@ -153,7 +153,7 @@ class Neighbours:
 
 
 def split_site(name: str, own_site: str) -> tuple[str, str]:
-    """Return the site (empty when none is named or it is our own) and the bare name of ``SITE/NAME`` or ``NAME``.
+    """Return the site (empty for none and for our own) and the bare name of ``SITE/NAME`` or ``NAME``.
 
     Raises:
         RequestError: nothing stands behind the slash.

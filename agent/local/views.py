@@ -219,7 +219,7 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node of this site: ``state`` is ``ready``, ``lost``, ``left`` or ``expected`` (never heard of yet)."""
+    """One node of this site: ``state`` is ``ready``, ``lost``, ``left`` or ``expected`` (not heard yet)."""
 
     name: str
     address: str
@@ -263,7 +263,7 @@ class InviteView:
 
 @dataclass(frozen=True, slots=True)
 class RegistryView:
-    """The signed registry as this node last believed it: ``state`` is ``fresh``, ``stale``, ``local``, ``none``."""
+    """The registry as last believed here: ``state`` is ``fresh``, ``stale``, ``local`` or ``none``."""
 
     consortium: str
     state: str

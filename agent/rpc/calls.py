@@ -1,4 +1,4 @@
-"""The calls that the Node and the Site service have in common: what is lent, and leases once they are granted.
+"""The calls that the Node and the Site service have in common: what is lent, and leases that are granted.
 
 Every field comes from another agent and is checked here; who calls is known by ``agent.rpc.identity``.
 """

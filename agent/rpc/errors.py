@@ -79,6 +79,12 @@ def local_error(error: aio.AioRpcError, socket: str) -> Error | FederationError:
     return InternalError(f"the call to the agent failed ({status.name}: {_text(error)}).", fix="see its log")
 
 
+def is_cancelled() -> bool:
+    """Say whether the present task is to end; gRPC also raises CancelledError for a call that we let go of."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def detailed_error(error: aio.AioRpcError) -> Error | FederationError | None:
     """Return the error that the other side described, or nothing if it described none."""
     detail = _detail(error)

@@ -27,7 +27,7 @@ _caller: ContextVar[NodeIdentity | None] = ContextVar("caller", default=None)
 _CERTIFICATE: Final = "x509_pem_cert"
 
 Admit = Callable[[str, bytes], NodeIdentity]
-"""Given a method's full name and the caller's certificate (PEM), returns who calls, or raises IdentityError."""
+"""Given a method's full name and the caller's certificate (PEM), returns who calls; raises IdentityError."""
 
 
 def caller() -> NodeIdentity:

@@ -1,4 +1,4 @@
-"""Leases across a call, as the asker sees them: of this site's gateway, of another site's, of a node's runners."""
+"""Leases across a call, as the asker sees them: of this site's gateway, another site's, a node's runners."""
 
 from __future__ import annotations
 

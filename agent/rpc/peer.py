@@ -1,4 +1,4 @@
-"""Another agent that may hold images, as gRPC reaches it; what it sends is checked before anything uses it."""
+"""Another agent that may hold images, as gRPC reaches it; what it sends is checked before it is used."""
 
 from __future__ import annotations
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from agent.limits import RELAY_CALL_S
 from agent.rpc import pyrdma_pb2 as pb
-from agent.rpc.errors import Context, peer_error
+from agent.rpc.errors import Context, is_cancelled, peer_error
 
 
 class AskedPipe:
-    """The asker's end. It does not wait for the other side's word: the first answer, or the break, comes by it."""
+    """The asker's end. It does not wait for the other side's word: the first answer or the break tells it."""
 
     def __init__(self, call: Any, peer: str) -> None:
         self._call = call
@@ -23,46 +27,54 @@ class AskedPipe:
         """Ask a peer to connect to a lease's runner."""
         call = stub.Relay(timeout=RELAY_CALL_S)
         pipe = cls(call, peer)
-        await pipe._send(pb.RelayData(lease_id=lease_id))
+        with pipe._broken():
+            await call.write(pb.RelayData(lease_id=lease_id))
         return pipe
 
     async def read(self) -> bytes:
         """Return what came."""
-        try:
-            message = await self._call.read()
-        except aio.AioRpcError as error:
-            raise self._broken(error) from error
-        return b"" if not isinstance(message, pb.RelayData) or message.end else message.data
+        while True:
+            with self._broken():
+                message = await self._call.read()
+            if not isinstance(message, pb.RelayData) or message.end:
+                return b""
+            if message.data:  # an empty message would read as the end
+                return message.data
 
     async def write(self, data: bytes) -> None:
         """Send."""
-        await self._send(pb.RelayData(data=data))
+        with self._broken():
+            await self._call.write(pb.RelayData(data=data))
 
     async def end(self) -> None:
         """End this half."""
-        try:
+        with self._broken():
             await self._call.done_writing()
-        except aio.AioRpcError as error:
-            raise self._broken(error) from error
 
     async def close(self) -> None:
-        """Let go; both halves have ended."""
-        self._call.cancel()
+        """Let go once the other side has; to cancel the call before would lose what is still under way."""
+        try:
+            with self._broken():
+                await self._call.read()
+        finally:
+            self._call.cancel()
 
     def abort(self) -> None:
         """Let go at once."""
         self._call.cancel()
 
-    async def _send(self, message: pb.RelayData) -> None:
+    @contextmanager
+    def _broken(self) -> Iterator[None]:
         try:
-            await self._call.write(message)
+            yield
         except aio.AioRpcError as error:
-            raise self._broken(error) from error
-        except aio.InternalError as error:  # the call was cancelled under our hands
-            raise ConnectionError(str(error)) from error
-
-    def _broken(self, error: aio.AioRpcError) -> ConnectionError:
-        return ConnectionError(peer_error(error, self._peer).message)
+            raise ConnectionError(peer_error(error, self._peer).message) from error
+        except (aio.BaseError, asyncio.InvalidStateError) as error:  # the call ended under our hands
+            raise ConnectionError(f"the call to {self._peer} has ended.") from error
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise ConnectionError(f"the channel to {self._peer} was closed.") from None
 
 
 class AnsweredPipe:
@@ -74,7 +86,8 @@ class AnsweredPipe:
     async def read(self) -> bytes:
         """Return what came."""
         while True:
-            message = await self._context.read()
+            with _gone():
+                message = await self._context.read()
             if not isinstance(message, pb.RelayData):
                 return b""
             if message.data:  # an empty message would read as the end
@@ -82,20 +95,26 @@ class AnsweredPipe:
 
     async def write(self, data: bytes) -> None:
         """Send."""
-        try:
+        with _gone():
             await self._context.write(pb.RelayData(data=data))
-        except aio.UsageError as error:
-            raise ConnectionError("the asker has gone.") from error
 
     async def end(self) -> None:
         """End this half; the call goes on."""
-        try:
+        with _gone():
             await self._context.write(pb.RelayData(end=True))
-        except aio.UsageError as error:
-            raise ConnectionError("the asker has gone.") from error
 
     async def close(self) -> None:
         """Do nothing: the call ends when the servicer's method does."""
 
     def abort(self) -> None:
         """Do nothing, for the same reason."""
+
+
+@contextmanager
+def _gone() -> Iterator[None]:
+    try:
+        yield
+    except aio.BaseError as error:
+        raise ConnectionError("the asker has gone.") from error
+    except DecodeError as error:
+        raise ConnectionError("the asker sent what cannot be read.") from error

@@ -1,4 +1,4 @@
-"""What this node shows to others, as it stands now: its key and certificate, and whose CAs its server accepts."""
+"""What this node shows to others, as it stands now: its key and certificate, and the CAs that it accepts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The site's signed list of models, as a file for whoever publishes the consortium's registry.
 
-It names what was published on the gateway's own node, under the names that it has there; each publication signs
-it anew.
+It names what was published on the gateway's own node, under the names that it has there; each publication
+signs it anew.
 """
 
 from __future__ import annotations

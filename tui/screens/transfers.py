@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
-from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Static
 
@@ -47,13 +46,9 @@ class TransfersScreen(View):
             )
         )
         self.tell_found(table.row_count, len(transfers.transfers_by_key(picture)))
-        self._draw_sources()
+        lines = transfers.transfer_lines(picture, table.cursor_key)
+        self.query_one("#sources", Static).update(Text("\n").join(map(one_line, lines)))
 
     def page_of(self, table_id: str, key: str) -> Page | None:  # noqa: ARG002 - it has one table
         """Return everything known about a transfer."""
         return transfers.transfer_page(self.picture, key)
-
-    @on(RowTable.RowHighlighted)
-    def _draw_sources(self) -> None:
-        lines = transfers.transfer_lines(self.picture, self.query_one(RowTable).cursor_key)
-        self.query_one("#sources", Static).update(Text("\n").join(map(one_line, lines)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -10,6 +11,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
@@ -84,20 +86,17 @@ class View(Screen[None]):
     def on_mount(self) -> None:
         """Show the first picture."""
         self.query_one("#filter").display = False
-        self.show(self.picture)
+        self._draw_all()
 
     def show(self, picture: Picture) -> None:
         """Show a new picture; before the view is there, keep it for then."""
         self.picture = picture
-        if not self.is_attached or not self.query("#found"):
-            return
-        self.query_one("#views", Static).update(self._views())
-        lines = alarms(picture)
-        self.query_one("#alarms", Static).update(Text("\n").join(line_text([line]) for line in lines))
-        self.query_one("#alarms").display = bool(lines)
-        self.draw()
-        if self._page is not None and self._page.is_attached:
-            self._page.refresh_page()
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw everything; a view that is half laid out, or half gone since the app ends, is left alone."""
+        with suppress(NoMatches):
+            self._draw_all()
 
     def filter_rows(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows that the filter leaves."""
@@ -127,8 +126,9 @@ class View(Screen[None]):
         self._open(PageScreen(lambda: page))
 
     @on(Input.Changed)
-    def _refilter(self) -> None:
-        self.draw()
+    @on(RowTable.RowHighlighted)
+    def _follow(self) -> None:
+        self.redraw()
 
     @on(Input.Submitted)
     def _keep_filter(self) -> None:
@@ -139,6 +139,15 @@ class View(Screen[None]):
     def _open_row(self, event: RowTable.RowSelected) -> None:
         table_id, key = event.data_table.id or "", event.row_key.value or ""
         self._open(PageScreen(lambda: self.page_of(table_id, key)))
+
+    def _draw_all(self) -> None:
+        self.query_one("#views", Static).update(self._views())
+        lines = alarms(self.picture)
+        self.query_one("#alarms", Static).update(Text("\n").join(line_text([line]) for line in lines))
+        self.query_one("#alarms").display = bool(lines)
+        self.draw()
+        if self._page is not None and self._page.is_attached:
+            self._page.refresh_page()
 
     def _open(self, page: PageScreen) -> None:
         self._page = page

@@ -418,24 +418,30 @@ def test_an_altered_document_is_refused(world: Any) -> None:
     refused(world.client(), RegistryError, "not as its signers left it")
 
 
-def test_a_document_of_a_newer_schema_is_its_own_sites_loss(world: Any) -> None:
-    """Old members go on with everybody whom they understand."""
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [(b'"schema":1', b'"schema":2', "schema"), (b'"site":"site-b"', b'"site":"site-c"', "is that of site-c")],
+)
+def test_a_document_that_is_not_understood_is_its_own_sites_loss(
+    world: Any, old: bytes, new: bytes, reason: str
+) -> None:
+    """Of a newer schema, or of another site: members go on with everybody whom they understand."""
     world.admit("site-a")
     world.admit("site-b")
     members = signed(world, "3.targets.json")
     (path,) = world.folder.glob("targets/sites/site-b/*.site.json")
-    data = path.read_bytes().replace(b'"schema":1', b'"schema":2')
+    data = path.read_bytes().replace(old, new)
     target = type(members.targets["sites/site-b/site.json"]).from_data(
         "sites/site-b/site.json", data, ["sha256"]
     )
     (world.folder / "targets" / target.get_prefixed_paths()[0]).write_bytes(data)
     members.targets["sites/site-b/site.json"] = target
     members.version = 4
-    new = put(world, "4.targets.json", sign(members, world.members[:2], now_s=NOW))
-    forge(world, targets=MetaFile.from_data(4, new, ["sha256"]))
+    file = put(world, "4.targets.json", sign(members, world.members[:2], now_s=NOW))
+    forge(world, targets=MetaFile.from_data(4, file, ["sha256"]))
     membership = world.client().refresh(now_s=NOW)
     assert [site.site for site in membership.sites] == ["site-a"]
-    assert "schema" in membership.faults["site-b"]
+    assert reason in membership.faults["site-b"]
 
 
 @pytest.mark.parametrize(
