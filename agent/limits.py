@@ -51,8 +51,18 @@ MAX_CONNECTION_AGE_GRACE_S: Final = 3600.0
 """Calls on an aged connection get this long to end: a pull or a conversation is not cut in the middle."""
 MAX_CHANNELS: Final = 512
 """Connections that this node keeps open to others; a large registry must not take every descriptor."""
-CHANNEL_DRAIN_S: Final = 600.0
-"""What calls under way get on a channel that was replaced after our certificate changed."""
+CHANNEL_DRAIN_S: Final = MAX_CONNECTION_AGE_GRACE_S
+"""What calls under way get on a channel that was replaced with our certificate, as on an aged connection."""
+REFUSALS_LOGGED: Final = 5
+"""Refused calls of one address that are logged at once; without it whoever was refused fills our disk."""
+REFUSALS_LOGGED_PER_S: Final = 1 / 60
+"""Such lines of one address after that: one a minute says that it goes on."""
+REFUSALS_LOGGED_ALL: Final = 100
+"""The same for all addresses together."""
+REFUSALS_LOGGED_PER_S_ALL: Final = 1.0
+"""Such lines of all addresses together after that."""
+MAX_REFUSED_CALLERS: Final = 1024
+"""Addresses whose lines are counted; a caller must have come through the handshake to be one."""
 RECONNECT_LAST_S: Final = 1.0
 """Longest pause between two tries to connect; a longer one would hide a peer that has just come up."""
 
@@ -102,6 +112,9 @@ MAX_ADDRESS_CHARS: Final = 300
 # --- gateway ----------------------------------------------------------------------------------------------
 NODE_SILENCE_S: Final = 10.0
 """A node that has not reported for this long gets no lease: five reports are missing."""
+NODE_LOST_LEASE_S: Final = 30.0
+"""A lease of a node that has been silent for this long ends, or its borrower waits for what is not there; shorter
+silences are a restart of the node or of a switch. A lease whose time is shorter waits no longer than that."""
 NODE_FORGOTTEN_S: Final = 3600.0
 """A silent node without a lease is struck off the fleet by then; until then a refusal can still name it."""
 MAX_NODES: Final = 1024

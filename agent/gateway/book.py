@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from agent.gateway.fleet import DeviceRef, NodeReport
 from agent.gateway.request import LeaseRequest
-from agent.limits import LEASE_TTL_S
+from agent.limits import LEASE_TTL_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,11 @@ class Book:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     stopping: Mapping[str, Stopping] = field(default_factory=dict)
     ended: Mapping[str, Lease] = field(default_factory=dict)
+
+    @property
+    def node_lost_s(self) -> float:
+        """How long a node may be silent before its leases end: by then their time is over at the node itself."""
+        return max(NODE_SILENCE_S, min(NODE_LOST_LEASE_S, self.lease_ttl_s))
 
     def taken(self) -> frozenset[DeviceRef]:
         """Return the devices that nobody else may have."""

@@ -28,6 +28,7 @@ class Change:
         self.now_s = now_s
         self.fleet = fleet
         self.lease_ttl_s = book.lease_ttl_s
+        self.node_lost_s = book.node_lost_s
         self.offers = dict(book.offers)
         self.leases = dict(book.leases)
         self.stopping = dict(book.stopping)

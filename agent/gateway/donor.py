@@ -1,57 +1,38 @@
-"""This site as a donor: carries out what the rules of ``agent.gateway.leases`` order, and nothing else.
+"""This site as a donor: what borrowers and the site's own nodes may say of its leases.
 
-Rules: one event at a time, to its end even if nobody waits for it any more; a commit or a renewal is on disk before
-anything is done or answered for it, but an end is carried out even if it cannot be written; a commit that is called
-off before its grant leaves neither a lease nor an offer behind.
+Rules: what is decided, ``agent.gateway.leases`` decides; ``site`` is the borrower's, by its certificate; a commit
+that is called off before its grant, or fails, leaves neither a lease nor an offer behind.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 
 from agent.daemon.faces import Emit, Host, LeaseOffer, OfferRequest, Refusal, Report
 from agent.daemon.pipes import Pipe
-from agent.errors import RefusedError, StateError, UnknownLeaseError
-from agent.gateway.book import Book, Lease, LeaseState
+from agent.errors import RefusedError, UnknownLeaseError
+from agent.gateway.book import Lease
 from agent.gateway.events import (
-    Ended,
-    Event,
     Granted,
     NodeHeard,
     OfferAsked,
     OfferCommitted,
     Offered,
     Reclaimed,
-    Refuse,
     Released,
     Renewed,
-    Restored,
-    RunnerEnded,
-    Save,
-    Start,
-    Started,
-    StartFailed,
-    Stop,
-    Tick,
 )
 from agent.gateway.fleet import Device, NodeReport, Replica
-from agent.gateway.leases import State, next_deadline_s, step
-from agent.gateway.orders import Orders
-from agent.gateway.records import lease_of, record_of
+from agent.gateway.leases import State
 from agent.gateway.request import LeaseRequest, Refused
-from agent.limits import TICK_S
+from agent.gateway.turns import Answer, Turns
 from agent.local.views import AcceptedView, GrantedView
 from agent.state import SiteStore
 
-_log = logging.getLogger(__name__)
 _UNKNOWN_CODES = frozenset({"unknown-lease", "not-yours", "lease-ended"})
-Answer = Offered | Granted | Refused | None
 
 
 class LocalDonor:
@@ -80,43 +61,31 @@ class LocalDonor:
     ) -> None:
         self.site = site
         self._host = host
-        self._books = books
-        self._boot_id = boot_id
         self._clock = clock
-        self.state = State(Book(lease_ttl_s=lease_ttl_s))
-        self._turn = asyncio.Lock()
-        self._orders = Orders(
-            host,
-            prepare,
-            left_s=self._left_s,
-            started=self._started,
-            failed=self._failed,
-            stopped=self._gone_from,
+        self._turns = Turns(
+            site,
+            host=host,
+            prepare=prepare,
+            books=books,
+            boot_id=boot_id,
+            clock=clock,
+            lease_ttl_s=lease_ttl_s,
         )
-        self._ends: dict[str, asyncio.Future[str]] = {}
-        self._births: dict[str, float] = {}
-        self._events: set[asyncio.Task[Answer]] = set()
-        self._counting: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """All that it decides from, as it is now."""
+        return self._turns.state
 
     async def start(self) -> None:
         """Take over the leases that an agent before this one had granted, and begin to count."""
-        records = await self._books.leases(include_ended=False)
-        mine = [one for one in records if one.side == "lent"]
-        now_s = self._clock()
-        self._births = {one.id: one.created_at for one in mine}
-        known = tuple(lease_of(one, now_s, self._boot_id) for one in mine)
-        await self._apply(partial(Restored, known))
-        self._counting = asyncio.create_task(self._tick(), name="lease clock")
+        await self._turns.start()
 
     async def close(self) -> None:
         """Stop counting and call off starts. Leases go on at their nodes until their time is over."""
-        if self._counting is not None:
-            self._counting.cancel()
-            await asyncio.gather(self._counting, return_exceptions=True)
-        await self._orders.close()
-        await asyncio.gather(*self._events, return_exceptions=True)
+        await self._turns.close()
 
-    # --- what borrowers ask; ``site`` is theirs, by their certificate -----------------------------------------
+    # --- what borrowers ask -------------------------------------------------------------------------------
 
     async def ask_offer(self, request: OfferRequest, site: str) -> LeaseOffer | Refusal:
         """Offer a device or refuse."""
@@ -132,7 +101,7 @@ class LocalDonor:
             account="",
             purpose="",
         )
-        answer = await self._apply(partial(OfferAsked, asked, secrets.token_hex(8)))
+        answer = await self._turns.apply(partial(OfferAsked, asked, secrets.token_hex(8)))
         if isinstance(answer, Refused):
             return Refusal(answer.code, answer.sentence, answer.fix, answer.terminal)
         assert isinstance(answer, Offered), "an offer is asked for: it is given or refused"
@@ -143,14 +112,14 @@ class LocalDonor:
         """Carry out an offer; being cancelled before the model answers ends the lease.
 
         Raises:
-            RefusedError: the offer is not open or not this site's, or the lease ended before its model answered.
+            RefusedError: the offer is not open here for this site, or the lease ended before its model answered.
             StateError: the lease could not be written down.
             Error: the model could not be started.
         """
         lease_id = secrets.token_hex(8)
-        start = self._orders.expect(lease_id)
+        start = self._turns.orders.expect(lease_id)
         try:
-            lease = self._granted(await self._apply(partial(OfferCommitted, offer_id, lease_id, site)))
+            lease = self._granted(await self._turns.apply(partial(OfferCommitted, offer_id, lease_id, site)))
             if lease.id != lease_id:
                 raise RefusedError(
                     f"the offer {offer_id[:32]} was taken already: its lease is {lease.id}.",
@@ -162,27 +131,25 @@ class LocalDonor:
             await asyncio.wait([start.task])
             over = self.state.book.ended.get(lease_id)
             if start.task.cancelled() or (over is not None and start.task.exception() is None):
-                raise RefusedError(
-                    f"the lease ended before its model answered: {over.reason if over else 'it was stopped'}.",
-                    fix="try again",
-                )
+                why = over.reason if over is not None else "it was stopped"
+                raise RefusedError(f"the lease ended before its model answered: {why}.", fix="try again")
             return start.task.result()
         except BaseException:
             for one in (lease_id, offer_id):
-                await self._apply(partial(Released, one, site, "the request was called off"))
+                await self._turns.apply(partial(Released, one, site, "the request was called off"))
             raise
         finally:
-            self._orders.forget(lease_id)
+            self._turns.orders.forget(lease_id)
 
     async def renew(self, lease_id: str, site: str) -> float:
         """Renew a lease; return how long it lives from now."""
-        lease = self._granted(await self._apply(partial(Renewed, lease_id, site)))
-        return self._left_s(lease)
+        lease = self._granted(await self._turns.apply(partial(Renewed, lease_id, site)))
+        return self._turns.left_s(lease)
 
     async def release(self, lease_id: str, reason: str, site: str) -> str:
         """End a lease, or give an offer back; return why it ended."""
         reason = reason or "given back"
-        answer = await self._apply(partial(Released, lease_id, site, reason))
+        answer = await self._turns.apply(partial(Released, lease_id, site, reason))
         if answer is not None:
             self._granted(answer)
         return reason
@@ -193,7 +160,7 @@ class LocalDonor:
         if over is not None and over.request.borrower_site == site:
             return over.reason
         self._held(lease_id, site)
-        return await asyncio.shield(self._ends.setdefault(lease_id, asyncio.Future()))
+        return await self._turns.end_of(lease_id)
 
     async def connect(self, lease_id: str, site: str) -> Pipe:
         """Open a connection to a lease's runner."""
@@ -220,16 +187,12 @@ class LocalDonor:
             raise UnknownLeaseError(answer.sentence, fix=answer.fix)
         raise RefusedError(answer.sentence, fix=answer.fix)
 
-    def _left_s(self, lease: Lease) -> float:
-        # The lease as it stands now: it may have been renewed since whoever asks has seen it.
-        return self.state.book.leases.get(lease.id, lease).deadline_s - self._clock()
-
     # --- what nodes say -----------------------------------------------------------------------------------
 
     async def heard(self, node: str, report: Report) -> dict[str, float]:
         """Take a node's word; return the seconds that each of its leases has left."""
         for lease_id, reason in report.ended:
-            await self._gone_from(node, lease_id, reason)
+            await self._turns.gone_from(node, lease_id, reason)
         said = NodeReport(
             node=node,
             address=report.address,
@@ -243,92 +206,10 @@ class LocalDonor:
             donating=report.donating,
             transfer_bytes_per_s=report.transfer_bytes_per_s,
         )
-        await self._apply(partial(NodeHeard, said))
+        await self._turns.apply(partial(NodeHeard, said))
         theirs = [one for one in self.state.book.leases.values() if one.device.node == node]
-        return {one.id: self._left_s(one) for one in theirs}
+        return {one.id: self._turns.left_s(one) for one in theirs}
 
     async def gone(self, node: str, reason: str) -> None:
         """End what runs on a node that has left."""
-        await self._apply(partial(Reclaimed, node, None, reason))
-
-    async def _started(self, lease_id: str) -> None:
-        await self._apply(partial(Started, lease_id))
-
-    async def _failed(self, lease_id: str, reason: str) -> None:
-        await self._apply(partial(StartFailed, lease_id, reason))
-
-    async def _gone_from(self, node: str, lease_id: str, reason: str) -> None:
-        # A node speaks for what was given to it, whatever lease it names.
-        held = self.state.book.leases.get(lease_id) or self.state.book.stopping.get(lease_id)
-        if held is not None and held.device.node == node:
-            await self._apply(partial(RunnerEnded, lease_id, reason))
-
-    # --- one event at a time ------------------------------------------------------------------------------
-
-    async def _apply(self, event: Callable[[float], Event]) -> Answer:
-        """Have the rules decide on the event of this moment; return the answer for who asked.
-
-        Raises:
-            StateError: a promise could not be written down, so it was not made.
-        """
-        deciding = asyncio.create_task(self._decide(event))
-        self._events.add(deciding)
-        deciding.add_done_callback(self._events.discard)
-        return await asyncio.shield(deciding)
-
-    async def _decide(self, make: Callable[[float], Event]) -> Answer:
-        async with self._turn:
-            event = make(self._clock())
-            state, effects = step(self.state, event)
-            promises = isinstance(event, OfferCommitted | Renewed)
-            for effect in effects:
-                if isinstance(effect, Save):
-                    await self._save(effect.lease, promises=promises)
-            self.state = state
-            answer: Answer = None
-            for effect in effects:
-                match effect:
-                    case Offered() | Granted():
-                        answer = effect
-                    case Refuse(refused):
-                        answer = refused
-                    case Start(lease):
-                        self._orders.start(lease)
-                    case Stop(node, lease_id, reason):
-                        self._orders.stop(node, lease_id, reason)
-                    case Ended(lease, reason):
-                        self._end(lease, reason)
-            return answer
-
-    def _end(self, lease: Lease, reason: str) -> None:
-        _log.info("lease %s of %s has ended: %s", lease.id, lease.request.borrower_site, reason)
-        self._orders.call_off(lease.id)
-        waiting = self._ends.pop(lease.id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reason)
-
-    async def _save(self, lease: Lease, *, promises: bool) -> None:
-        over = lease.state is LeaseState.ENDED
-        record = record_of(lease, self.site, self.state.book.lease_ttl_s, self._boot_id, time.time())
-        record = replace(record, created_at=self._births.get(lease.id, record.created_at))
-        try:
-            await self._books.put_lease(record)
-        except StateError as error:
-            if promises and not over:
-                raise
-            # A full disk must not keep a device, nor make a node unheard; a next start ends what is still open.
-            _log.error("lease %s is %s, which could not be written: %s", lease.id, lease.state, error.message)
-        if over:
-            self._births.pop(lease.id, None)
-        else:
-            self._births[lease.id] = record.created_at
-
-    async def _tick(self) -> None:
-        while True:
-            due_s = next_deadline_s(self.state)
-            pause_s = TICK_S if due_s is None else min(TICK_S, max(0.0, due_s - self._clock()))
-            await asyncio.sleep(pause_s + 0.01)
-            try:
-                await self._apply(Tick)
-            except Exception:  # noqa: BLE001 - without this clock no lease would ever end by its time
-                _log.exception("the lease clock met a defect; it goes on")
+        await self._turns.apply(partial(Reclaimed, node, None, reason))

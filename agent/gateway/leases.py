@@ -8,7 +8,8 @@ The rules, whatever the policy says:
 3. A lease ends when it was not renewed for the book's time, given back, reclaimed or not started, when its
    runner is gone, or when its node no longer runs it. It ends once; afterwards nothing is done for it but to
    stop what its node still runs.
-4. A node's silence ends no lease: its time does, or the node's next report.
+4. A node's silence ends a lease only after the book's ``node_lost_s``; its device stays taken until the node
+   speaks. Before that, the lease's time ends it, or the node's next report.
 5. Only the site that holds a lease renews it or gives it back; an open offer is given back in the same way.
 6. What a node has taken on and should not have is stopped at each of its reports.
 7. After a start of the gateway, leases from disk keep their devices until their nodes have spoken of them.
@@ -89,6 +90,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         case Restored():
             _restore(change, event)
         case Tick():
+            _end_on_lost_nodes(change)
             _forget_silent_nodes(change)
         case _:
             assert_never(event)
@@ -258,10 +260,19 @@ def _restore(change: Change, event: Restored) -> None:
             change.leases[lease.id] = replace(lease, state=LeaseState.RESTORED, watched_from_s=change.now_s)
 
 
+def _end_on_lost_nodes(change: Change) -> None:
+    for lease in list(change.leases.values()):
+        node = lease.device.node
+        known = change.fleet.nodes.get(node)
+        since_s = known.heard_at_s if known is not None else lease.watched_from_s
+        if since_s is not None and change.now_s - since_s > change.node_lost_s:
+            reason = f"its node {node} has not been heard of for {change.node_lost_s:g} s"
+            change.end(lease, reason, left_over=True)
+
+
 def _forget_silent_nodes(change: Change) -> None:
-    leased = {one.device.node for one in change.leases.values()}
     for name, one in change.fleet.nodes.items():
-        if name not in leased and change.now_s - one.heard_at_s > NODE_FORGOTTEN_S:
+        if change.now_s - one.heard_at_s > NODE_FORGOTTEN_S:
             change.fleet = forget(change.fleet, name)
             change.stopping = {
                 lease_id: left for lease_id, left in change.stopping.items() if left.device.node != name

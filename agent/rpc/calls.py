@@ -29,7 +29,7 @@ from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.convert_site import check_id
 from agent.rpc.errors import Context, answering
 from agent.rpc.identity import caller
-from agent.rpc.relaying import AnsweredPipe
+from agent.rpc.relaying import AnsweredPipe, first_of
 from agent.text import printable
 from pyrdma.errors import ChannelError
 from pyrdma.image.manifest import ImageId
@@ -109,11 +109,10 @@ class LeaseCalls:
 
     async def Relay(self, request_iterator: object, context: Context) -> None:
         """Carry one connection to a lease's runner."""
-        async with answering(context, RELAY_CALL_S):
-            first = await context.read()
-            if not isinstance(first, pb.RelayData):
-                return
+        async with answering(context, PEER_CALL_S):  # who asks for nothing must not keep a call for a day
+            first = await first_of(context)
             pipe = await self._leases.connect(check_id(first.lease_id), caller())
+        async with answering(context, RELAY_CALL_S):
             try:
                 await carry(AnsweredPipe(context), pipe)
             except OSError as error:

@@ -1,9 +1,12 @@
 """Between protobuf messages and the values of ``agent.daemon.faces``.
 
-What comes from peers is checked where it is read: ids, and names that are printed or stored.
+What comes from peers is checked where it is read: ids, names that are printed or stored, and numbers: a float
+may be no number at all, and SQLite keeps no integer above 2^63.
 """
 
 from __future__ import annotations
+
+import math
 
 from agent.daemon.faces import (
     LeaseOffer,
@@ -17,10 +20,11 @@ from agent.daemon.faces import (
 )
 from agent.errors import RequestError
 from agent.limits import (
-    MAX_ADDRESS_CHARS,
     MAX_DEVICES,
     MAX_ERROR_TEXT_BYTES,
     MAX_ID_CHARS,
+    MAX_LEASE_TTL_S,
+    MAX_MEMORY_BYTES,
     MAX_NAME_CHARS,
     MAX_REASON_BYTES,
     MAX_REPORTED_IMAGES,
@@ -29,7 +33,8 @@ from agent.limits import (
 from agent.resolve import check_name
 from agent.rpc import pyrdma_pb2 as pb
 from agent.text import printable
-from federation.identity.names import check_label
+from federation.identity.names import check_address, check_label
+from federation.limits import MAX_IMAGE_BYTES
 from pyrdma.image.manifest import ImageId
 
 
@@ -38,6 +43,25 @@ def check_id(text: str) -> str:
     if not 0 < len(text) <= MAX_ID_CHARS or not text.isalnum() or not text.isascii():
         raise RequestError(f"an id has 1 to {MAX_ID_CHARS} letters and digits.")
     return text
+
+
+def check_seconds(seconds: float) -> float:
+    """Return a lease's time. Raises RequestError."""
+    if not 0.0 <= seconds <= MAX_LEASE_TTL_S:  # false for what is no number, too
+        raise RequestError(f"a lease's time is a number of seconds up to {MAX_LEASE_TTL_S:.0f}.")
+    return seconds
+
+
+def check_image_bytes(nbytes: int) -> int:
+    """Return an image's size. Raises RequestError."""
+    if nbytes > MAX_IMAGE_BYTES:
+        raise RequestError(f"an image has at most {MAX_IMAGE_BYTES} bytes.")
+    return nbytes
+
+
+def rate_from(bytes_per_s: float) -> float:
+    """Return a rate for people to read; 0 where it is none."""
+    return bytes_per_s if math.isfinite(bytes_per_s) and bytes_per_s > 0 else 0.0
 
 
 def order_to(order: Order) -> pb.StartRunnerRequest:
@@ -57,7 +81,7 @@ def order_from(message: pb.StartRunnerRequest) -> Order:
         check_id(message.lease_id),
         check_name(message.model),
         ImageId(message.image_id),
-        message.ttl_s,
+        check_seconds(message.ttl_s),
         printable(message.borrower, MAX_NAME_CHARS),
     )
 
@@ -81,7 +105,7 @@ def offer_request_from(message: pb.AskOfferRequest) -> OfferRequest:
         request_id=check_id(message.request_id),
         model=check_name(message.model),
         image_id=ImageId(message.image_id),
-        total_bytes=message.total_bytes,
+        total_bytes=check_image_bytes(message.total_bytes),
         devices=message.devices,
         node=check_label(message.node, "node") if message.node else "",
         borrower_node=check_label(message.borrower_node, "node"),
@@ -102,7 +126,7 @@ def offer_reply_from(message: pb.OfferReply) -> LeaseOffer | Refusal:
     if message.WhichOneof("reply") == "offer":
         offer = message.offer
         node = printable(offer.node, MAX_NAME_CHARS)
-        return LeaseOffer(check_id(offer.offer_id), offer.ttl_s, node, offer.warm)
+        return LeaseOffer(check_id(offer.offer_id), check_seconds(offer.ttl_s), node, offer.warm)
     refusal = message.refusal
     return Refusal(
         printable(refusal.code, MAX_NAME_CHARS) or "unknown",
@@ -135,19 +159,23 @@ def report_to(report: Report) -> pb.ReportRequest:
 
 
 def report_from(message: pb.ReportRequest) -> Report:
-    """Return the value of a node's report. Raises Error."""
+    """Return the value of a node's report. Raises Error, FederationError."""
     if len(message.devices) > MAX_DEVICES or len(message.images) > MAX_REPORTED_IMAGES:
         raise RequestError(f"a node reports at most {MAX_DEVICES} devices and {MAX_REPORTED_IMAGES} images.")
     return Report(
-        address=printable(message.address, MAX_ADDRESS_CHARS),
+        address=check_address(message.address),
         devices=tuple(
-            ReportedDevice(printable(one.id, MAX_ID_CHARS), printable(one.kind, 16), one.memory_bytes)
+            ReportedDevice(
+                printable(one.id, MAX_ID_CHARS),
+                printable(one.kind, MAX_KIND_CHARS),
+                min(one.memory_bytes, MAX_MEMORY_BYTES),
+            )
             for one in message.devices
         ),
         images=tuple(
             ReportedImage(
                 ImageId(one.image_id),
-                one.total_bytes,
+                check_image_bytes(one.total_bytes),
                 one.whole,
                 tuple(check_name(name) for name in one.names[:MAX_REPORTED_NAMES]),
             )
@@ -155,7 +183,7 @@ def report_from(message: pb.ReportRequest) -> Report:
         ),
         leases=tuple(check_id(one) for one in message.leases[:MAX_REPORTED_IMAGES]),
         spares_ready=message.spares_ready,
-        transfer_bytes_per_s=message.transfer_bytes_per_s,
+        transfer_bytes_per_s=rate_from(message.transfer_bytes_per_s),
         donating=message.donating,
         ended=tuple(
             (check_id(one.lease_id), printable(one.reason, MAX_REASON_BYTES))
@@ -186,5 +214,5 @@ def summary_from(message: pb.SiteSummary) -> SiteSummary:
         leased=message.leased,
         nodes=message.nodes,
         images=message.images,
-        transfer_bytes_per_s=message.transfer_bytes_per_s,
+        transfer_bytes_per_s=rate_from(message.transfer_bytes_per_s),
     )

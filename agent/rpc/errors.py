@@ -80,7 +80,7 @@ def local_error(error: aio.AioRpcError, socket: str) -> Error | FederationError:
 
 
 def is_cancelled() -> bool:
-    """Say whether the present task is to end; gRPC also raises CancelledError for a call that we let go of."""
+    """Say whether the present task is to end: gRPC raises CancelledError for a call that was let go, too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,23 +1,34 @@
 """Who calls, settled anew for each call: the certificate is bound to its site's CA before a servicer runs.
 
 A connection outlives what was known when it was made, and the handshake knows the CAs of all members at
-once; so neither decides. What is refused here never reaches a servicer, and a method of an unknown service
-is refused as well.
+once; so neither decides. What is refused here never reaches a servicer, is not even parsed, and costs one
+line in the log at most; a method of an unknown service is refused as well.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
+from agent.errors import RequestError
+from agent.limits import (
+    MAX_REFUSED_CALLERS,
+    REFUSALS_LOGGED,
+    REFUSALS_LOGGED_ALL,
+    REFUSALS_LOGGED_PER_S,
+    REFUSALS_LOGGED_PER_S_ALL,
+)
 from agent.rpc.errors import Context, abort
+from agent.site.rates import Rate, Rates
 from agent.text import printable
 from federation.errors import FederationError, IdentityError
 from federation.identity.names import NodeIdentity
@@ -47,6 +58,11 @@ class IdentityInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def __init__(self, admit: Admit) -> None:
         self._admit = admit
+        self._logged = Rates(
+            Rate(REFUSALS_LOGGED, REFUSALS_LOGGED_PER_S),
+            Rate(REFUSALS_LOGGED_ALL, REFUSALS_LOGGED_PER_S_ALL),
+            callers=MAX_REFUSED_CALLERS,
+        )
 
     async def intercept_service(
         self,
@@ -58,23 +74,25 @@ class IdentityInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler is None:
             return None
         method = str(handler_call_details.method)
-        coders = handler.request_deserializer, handler.response_serializer
+        read, write = handler.request_deserializer, handler.response_serializer
         if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._checked(method, handler.stream_stream), *coders
-            )
+            behaviour = self._checked(method, handler.stream_stream, lambda stream: stream)
+            return grpc.stream_stream_rpc_method_handler(behaviour, read, write)
+        # Without a deserializer gRPC hands over the bytes; they are read once it is known whose they are.
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._checked(method, handler.unary_stream), *coders)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(self._checked(method, handler.stream_unary), *coders)
-        return grpc.unary_unary_rpc_method_handler(self._checked(method, handler.unary_unary), *coders)
+            behaviour = self._checked(method, handler.unary_stream, read)
+            return grpc.unary_stream_rpc_method_handler(behaviour, None, write)
+        assert not handler.request_streaming, "no method of ours answers a stream with one message"
+        behaviour = self._checked(method, handler.unary_unary, read)
+        return grpc.unary_unary_rpc_method_handler(behaviour, None, write)
 
-    def _checked(self, method: str, behaviour: Any) -> Any:
+    def _checked(self, method: str, behaviour: Any, read: Callable[[Any], Any]) -> Any:
         if inspect.isasyncgenfunction(behaviour):
 
             async def streaming(request: Any, context: Context) -> AsyncIterator[Any]:
                 await self._check(method, context)
-                async with aclosing(behaviour(request, context)) as answers:
+                message = await _parsed(read, request, context)
+                async with aclosing(behaviour(message, context)) as answers:
                     async for answer in answers:
                         yield answer
 
@@ -82,7 +100,7 @@ class IdentityInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def answering(request: Any, context: Context) -> Any:
             await self._check(method, context)
-            return await behaviour(request, context)
+            return await behaviour(await _parsed(read, request, context), context)
 
         return answering
 
@@ -93,7 +111,14 @@ class IdentityInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
                 raise IdentityError("this call needs a node's certificate.")
             _caller.set(self._admit(method, bytes(shown[0])))
         except FederationError as error:
-            _log.warning(
-                "refused %s from %s: %s", method, printable(context.peer() or "", 128), error.message
-            )
+            peer = printable(context.peer() or "", 128)
+            if self._logged.allow(peer.rpartition(":")[0], time.monotonic()):
+                _log.warning("refused %s from %s: %s", method, peer, error.message)
             await abort(context, error)
+
+
+async def _parsed(read: Callable[[Any], Any], request: Any, context: Context) -> Any:
+    try:
+        return read(request)
+    except DecodeError:
+        await abort(context, RequestError("the request cannot be read.", fix="use the same version"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from agent.errors import RequestError
 from agent.limits import RELAY_CALL_S
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import Context, is_cancelled, peer_error
@@ -75,6 +76,19 @@ class AskedPipe:
             if is_cancelled():
                 raise
             raise ConnectionError(f"the channel to {self._peer} was closed.") from None
+
+
+async def first_of(context: Context) -> pb.RelayData:
+    """Return an asker's first message, which names the lease.
+
+    Raises:
+        RequestError: there is none.
+    """
+    with suppress(DecodeError):
+        message = await context.read()
+        if isinstance(message, pb.RelayData):
+            return message
+    raise RequestError("a relayed connection begins with the name of a lease.")
 
 
 class AnsweredPipe:

@@ -7,17 +7,21 @@ It decides who may call what, never what the call may have.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from agent.site.home import SiteConfig
-from federation.errors import IdentityError, NotAdmittedError
+from federation.errors import FederationError, IdentityError, NotAdmittedError
 from federation.identity.binding import Binding
 from federation.identity.names import NodeIdentity
+from federation.identity.shape import check_authority_shape, read_certificate
 from federation.registry.documents import SiteDocument
 from federation.registry.membership import Membership
+
+_log = logging.getLogger(__name__)
 
 NODE_SERVICE: Final = "pyrdma.v1.Node"
 SITE_SERVICE: Final = "pyrdma.v1.Site"
@@ -51,12 +55,14 @@ class Trust:
         self.roots = authority
 
     def learn(self, membership: Membership | None) -> None:
-        """Take over what the registry says, or that nothing of it can be believed; nothing older counts."""
-        known = {
-            one.trust_domain: [pem.encode() for pem in one.authorities]
-            for one in (membership.sites if membership is not None else ())
-            if one.trust_domain != self._config.trust_domain
-        }
+        """Take over what the registry says, or that nothing of it can be believed; nothing older counts.
+
+        A site whose CA cannot be read is not believed, and spoils nothing for the others.
+        """
+        known: dict[str, list[bytes]] = {}
+        for one in membership.sites if membership is not None else ():
+            if one.trust_domain != self._config.trust_domain:
+                known.setdefault(one.trust_domain, _authorities(one))
         own = {self._config.trust_domain: [self._authority]}
         self._binding = Binding(known | own)
         self.roots = b"".join(pem for pems in (own | known).values() for pem in pems)
@@ -151,3 +157,16 @@ class Trust:
     def own_gateway(self) -> Target:
         """Return where this site's gateway is."""
         return self.own_node(self._config.gateway_node, self._config.gateway_address)
+
+
+def _authorities(document: SiteDocument) -> list[bytes]:
+    """Return a site's CA certificates that have the shape of one; their times are judged at each call."""
+    found = []
+    for pem in document.authorities:
+        try:
+            check_authority_shape(read_certificate(pem.encode()), document.trust_domain)
+        except FederationError as error:
+            _log.warning("the site %s is not believed: %s", document.site, error.message)
+        else:
+            found.append(pem.encode())
+    return found

@@ -22,7 +22,9 @@ GOLDEN = Path(__file__).parent / "golden"
 IMAGE = "ab" * 32
 SOURCE = views.SourceView("eth", "tcp", 10, "dropped", "sent a wrong byte")
 PROGRESS = views.ProgressView(10, 20, "tcp", (SOURCE,))
-LEASE = views.LeaseView("0123456789abcdef", "m", IMAGE, "active", 1.5, None, "", 4000, 77)
+LEASE = views.LeaseView(
+    "0123456789abcdef", "m", IMAGE, "active", 1.5, None, "", 4000, 77, donor="eth/gpu07", borrower=""
+)
 STATUS = views.StatusView(
     name="eth",
     version="0.1.0",
@@ -33,6 +35,32 @@ STATUS = views.StatusView(
     peers=(views.PeerView("unix:/x", "", False, "the peer unix:/x is not reachable."),),
     leases=2,
     state_fault="",
+)
+FEDERATION = views.FederationView(
+    site="uni-a",
+    trust_domain="uni-a.example",
+    node="gw",
+    role="gateway",
+    gateway="gw",
+    certificate_expires_at=9.5,
+    registry=views.RegistryView("eu-lab", "fresh", "", 1, 1.5, 2.5),
+    sites=(
+        views.SiteView(
+            "uni-a", "uni-a.example", True, "ready", "", 0.5, "10.0.0.1:7443", 2, 1, 1, 1, 3, 0.25
+        ),
+    ),
+    nodes=(
+        views.NodeView(
+            name="gw",
+            address="10.0.0.1:7443",
+            role="gateway",
+            state="ready",
+            age_s=0.5,
+            devices=(views.DeviceView("cpu0", "cpu", 100, "leased", "0123456789abcdef", "eth/n1"),),
+            images=3,
+            transfer_bytes_per_s=0.25,
+        ),
+    ),
 )
 SITE = SiteConfig(
     site="uni-a",
@@ -68,6 +96,7 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "stop": lambda: schema.stopped_document(LEASE),
     "init": lambda: schema.site_document(SITE, changed=True, fingerprint="88ad 499b", request="r.json"),
     "invite": lambda: schema.invite_document(views.InviteView("pyrdma1.x.y", 3.5), "gpu07"),
+    "nodes": lambda: schema.federation_document(FEDERATION),
     "leave": lambda: schema.left_document("uni-a", "gpu07", "This node has left uni-a."),
 }
 

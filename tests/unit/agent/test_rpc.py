@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[3]
 IMAGE = "ab" * 32
 SOURCE = views.SourceView("eth", "tcp", 10, "dropped", "sent a wrong byte")
 PROGRESS = views.ProgressView(10, 20, "tcp", (SOURCE,))
-LEASE = views.LeaseView("l", "m", IMAGE, "ended", 1.5, 2.5, "why", 4000, 77)
+LEASE = views.LeaseView("l", "m", IMAGE, "ended", 1.5, 2.5, "why", 4000, 77, "eth/gpu07", "uni-a/n1")
 STATUS = views.StatusView(
     "eth",
     "0.1.0",
@@ -58,6 +58,7 @@ START = views.StartView("tcp", 20, 0.25, 0.125, 0.5, True, (views.PhaseView("map
         (views.NoteView("n"), convert.run_event_to, convert.run_event_from),
         (PROGRESS, convert.run_event_to, convert.run_event_from),
         (views.PhaseView("map", 0.5), convert.run_event_to, convert.run_event_from),
+        (views.AcceptedView("l", 600.0, "eth", "gpu07"), convert.run_event_to, convert.run_event_from),
         (views.GrantedView(LEASE, "http://e", "key", START), convert.run_event_to, convert.run_event_from),
     ],
     ids=lambda value: type(value).__name__ if is_dataclass(value) else "",

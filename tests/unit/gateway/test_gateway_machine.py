@@ -141,15 +141,20 @@ class Donor(RuleBasedStateMachine):
 
     # --- time ---------------------------------------------------------------------------------------------
 
-    @rule(more_s=seconds, ticks=st.booleans())
-    def time_passes(self, more_s: float, ticks: bool) -> None:
-        """What has been under way for too long is lost; the gateway may look at its clock, or be late."""
+    @rule(more_s=seconds, ticks=st.booleans(), unheard=st.booleans())
+    def time_passes(self, more_s: float, ticks: bool, unheard: bool) -> None:
+        """What has been under way for too long is lost; the gateway may look at its clock, or be late.
+
+        A start that nobody answers never came, or it did (``unheard``) and only the answer is lost.
+        """
         self.now_s += more_s
         for node in self.nodes.values():
             node.reports = [one for one in node.reports if self.now_s - one[0] < LEASE_REPORT_GRACE_S]
         for lease_id, (sent_s, _) in list(self.starts.items()):
-            if self.now_s - sent_s >= LEASE_REPORT_GRACE_S:
-                del self.starts[lease_id]
+            if lease_id in self.starts and self.now_s - sent_s >= LEASE_REPORT_GRACE_S:
+                if unheard:
+                    self.take_on(lease_id)
+                self.starts.pop(lease_id, None)
                 self.do(StartFailed(lease_id, "its node does not answer", self.now_s))
         if ticks:
             self.do(Tick(self.now_s))
@@ -203,10 +208,19 @@ class Donor(RuleBasedStateMachine):
         assert self.commit(offer_id, site) is None or not wrong_site
 
     @rule(
-        site=sites, number=st.integers(0, 3), node=nodes, far=st.sampled_from(["sent", "taken on", "running"])
+        site=sites,
+        number=st.integers(0, 3),
+        node=nodes,
+        far=st.sampled_from(["sent", "taken on", "running"]),
+        late_report=seldom,
     )
-    def borrows(self, site: str, number: int, node: str, far: str) -> None:
-        """The way that most go: a node that was just heard, an offer, a commit, an order that arrives."""
+    def borrows(self, site: str, number: int, node: str, far: str, late_report: bool) -> None:
+        """The way that most go: a node that was heard of, an offer, a commit, an order that arrives.
+
+        A report that the node made before may come after all that.
+        """
+        if late_report:
+            self.reports(node, donating=True, arrives=False)
         if all(one.node != node for one in self.state.fleet.present(self.now_s)):
             self.reports(node, donating=True, arrives=True)
         offer_id = self.ask(site, number, 1, node)

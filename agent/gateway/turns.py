@@ -1,0 +1,195 @@
+"""A donor's book in use: one event at a time is decided, written down, and then carried out.
+
+Rules: an event that has begun goes to its end, even if nobody waits for it any more; a commit or a renewal is on
+disk before anything is done or answered for it; an end is carried out even if it cannot be written. Which events
+there are and what follows from them is ``agent.gateway.leases``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+from agent.daemon.faces import Host
+from agent.errors import StateError
+from agent.gateway.book import Book, Lease, LeaseState
+from agent.gateway.events import (
+    Ended,
+    Event,
+    Granted,
+    OfferCommitted,
+    Offered,
+    Refuse,
+    Renewed,
+    Restored,
+    RunnerEnded,
+    Save,
+    Start,
+    Started,
+    StartFailed,
+    Stop,
+    Tick,
+)
+from agent.gateway.leases import State, next_deadline_s, step
+from agent.gateway.orders import Orders
+from agent.gateway.records import lease_of, record_of
+from agent.gateway.request import LeaseRequest, Refused
+from agent.limits import TICK_S
+from agent.state import SiteStore
+
+_log = logging.getLogger(__name__)
+Answer = Offered | Granted | Refused | None
+
+
+class Turns:
+    """The events of one donor, one after the other.
+
+    Args:
+        site: its name.
+        host: returns the node that is to run a lease.
+        prepare: brings an image within a node's reach before it is told to start.
+        books: where leases stand.
+        boot_id: names the boot whose clock counts.
+        clock: that clock, in s.
+        lease_ttl_s: how long a lease lives from its commit or last renewal.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        *,
+        host: Callable[[str], Host],
+        prepare: Callable[[str, LeaseRequest], Awaitable[None]],
+        books: SiteStore,
+        boot_id: str,
+        clock: Callable[[], float],
+        lease_ttl_s: float,
+    ) -> None:
+        self._site = site
+        self._books = books
+        self._boot_id = boot_id
+        self._clock = clock
+        self.state = State(Book(lease_ttl_s=lease_ttl_s))
+        self.orders = Orders(
+            host,
+            prepare,
+            left_s=self.left_s,
+            started=self._started,
+            failed=self._failed,
+            stopped=self.gone_from,
+        )
+        self._turn = asyncio.Lock()
+        self._ends: dict[str, asyncio.Future[str]] = {}
+        self._births: dict[str, float] = {}
+        self._events: set[asyncio.Task[Answer]] = set()
+        self._counting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take over the leases that an agent before this one had granted, and begin to count."""
+        records = await self._books.leases(include_ended=False)
+        mine = [one for one in records if one.side == "lent"]
+        now_s = self._clock()
+        self._births = {one.id: one.created_at for one in mine}
+        known = tuple(lease_of(one, now_s, self._boot_id) for one in mine)
+        await self.apply(partial(Restored, known))
+        self._counting = asyncio.create_task(self._tick(), name="lease clock")
+
+    async def close(self) -> None:
+        """Stop counting and call off starts. Leases go on at their nodes until their time is over."""
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.gather(self._counting, return_exceptions=True)
+        await self.orders.close()
+        await asyncio.gather(*self._events, return_exceptions=True)
+
+    async def apply(self, event: Callable[[float], Event]) -> Answer:
+        """Have the rules decide on an event of this moment; return the answer for who asked.
+
+        Raises:
+            StateError: a promise could not be written down, so it was not made.
+        """
+        deciding = asyncio.create_task(self._decide(event))
+        self._events.add(deciding)
+        deciding.add_done_callback(self._events.discard)
+        return await asyncio.shield(deciding)
+
+    async def end_of(self, lease_id: str) -> str:
+        """Wait until a lease that has not ended does; return why."""
+        return await asyncio.shield(self._ends.setdefault(lease_id, asyncio.Future()))
+
+    async def gone_from(self, node: str, lease_id: str, reason: str) -> None:
+        """Note that a node has nothing of a lease left; it speaks only for what was given to it."""
+        held = self.state.book.leases.get(lease_id) or self.state.book.stopping.get(lease_id)
+        if held is not None and held.device.node == node:
+            await self.apply(partial(RunnerEnded, lease_id, reason))
+
+    def left_s(self, lease: Lease) -> float:
+        """Return how long a lease lives from now, even if it was renewed since the caller has seen it."""
+        return self.state.book.leases.get(lease.id, lease).deadline_s - self._clock()
+
+    async def _started(self, lease_id: str) -> None:
+        await self.apply(partial(Started, lease_id))
+
+    async def _failed(self, lease_id: str, reason: str) -> None:
+        await self.apply(partial(StartFailed, lease_id, reason))
+
+    async def _decide(self, make: Callable[[float], Event]) -> Answer:
+        async with self._turn:
+            event = make(self._clock())
+            state, effects = step(self.state, event)
+            promises = isinstance(event, OfferCommitted | Renewed)
+            for effect in effects:
+                if isinstance(effect, Save):
+                    await self._save(effect.lease, promises=promises)
+            self.state = state
+            answer: Answer = None
+            for effect in effects:
+                match effect:
+                    case Offered() | Granted():
+                        answer = effect
+                    case Refuse(refused):
+                        answer = refused
+                    case Start(lease):
+                        self.orders.start(lease)
+                    case Stop(node, lease_id, reason):
+                        self.orders.stop(node, lease_id, reason)
+                    case Ended(lease, reason):
+                        self._end(lease, reason)
+            return answer
+
+    def _end(self, lease: Lease, reason: str) -> None:
+        _log.info("lease %s of %s has ended: %s", lease.id, lease.request.borrower_site, reason)
+        self.orders.call_off(lease.id)
+        waiting = self._ends.pop(lease.id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reason)
+
+    async def _save(self, lease: Lease, *, promises: bool) -> None:
+        over = lease.state is LeaseState.ENDED
+        record = record_of(lease, self._site, self.state.book.lease_ttl_s, self._boot_id, time.time())
+        record = replace(record, created_at=self._births.get(lease.id, record.created_at))
+        try:
+            await self._books.put_lease(record)
+        except StateError as error:
+            if promises and not over:
+                raise
+            # A full disk must not keep a device, nor leave a node unheard; a next start ends what is open.
+            _log.error("lease %s is %s, not so on disk: %s", lease.id, lease.state, error.message)
+        if over:
+            self._births.pop(lease.id, None)
+        else:
+            self._births[lease.id] = record.created_at
+
+    async def _tick(self) -> None:
+        while True:
+            due_s = next_deadline_s(self.state)
+            pause_s = TICK_S if due_s is None else min(TICK_S, max(0.0, due_s - self._clock()))
+            await asyncio.sleep(pause_s + 0.01)
+            try:
+                await self.apply(Tick)
+            except Exception:  # noqa: BLE001 - without this clock no lease would ever end by its time
+                _log.exception("the lease clock met a defect; it goes on")
