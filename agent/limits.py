@@ -106,15 +106,22 @@ MAX_REASON_BYTES: Final = 512
 """Why a lease ended, as another agent says it; it is stored and printed."""
 MAX_ID_CHARS: Final = 64
 """A lease's, offer's or request's id; ours have 16."""
-MAX_ADDRESS_CHARS: Final = 300
-"""``HOST:PORT`` with the longest DNS name."""
+MAX_KIND_CHARS: Final = 16
+"""What kind of device a node reports, such as ``cpu``; it is shown in tables."""
+MAX_DEVICE_BYTES: Final = 1 << 48
+"""Memory of one device as its node reports it, 256 TiB; more would only confuse those who plan by it."""
+MAX_START_EVENTS: Final = 1000
+"""What another agent tells of one start, but for progress, of which the newest counts; an honest start has a
+few dozen. Without it a donor fills the memory of whoever waits for it."""
+MAX_EVENT_PARTS: Final = 64
+"""Phases and sources in one such event; an honest one has a dozen."""
 
 # --- gateway ----------------------------------------------------------------------------------------------
 NODE_SILENCE_S: Final = 10.0
 """A node that has not reported for this long gets no lease: five reports are missing."""
 NODE_LOST_LEASE_S: Final = 30.0
-"""A lease of a node that has been silent for this long ends, or its borrower waits for what is not there; shorter
-silences are a restart of the node or of a switch. A lease whose time is shorter waits no longer than that."""
+"""A lease ends when its node has been silent for this long, or for its time to live if that is less: its borrower
+must not wait for what is not there, and must not lose it to a switch that starts again."""
 NODE_FORGOTTEN_S: Final = 3600.0
 """A silent node without a lease is struck off the fleet by then; until then a refusal can still name it."""
 MAX_NODES: Final = 1024
@@ -225,3 +232,9 @@ CLOCK_SKEW_SHOWN_S: Final = 5.0
 # --- a site's files ---------------------------------------------------------------------------------------
 MAX_SITE_FILE_BYTES: Final = 64 << 10
 """A file of the site's folder; ours have 2 KiB. An endless one in its place must not fill our memory."""
+
+# --- leases across sites ----------------------------------------------------------------------------------
+MAX_EVENTS_HELD: Final = 64
+"""What a donor says while its lease is being written down; the oldest go first, so that it cannot fill memory."""
+MAX_KEY_CHARS: Final = 128
+"""A lease's key as its donor sends it; ours have 43. It is printed."""

@@ -25,7 +25,7 @@ def consortium() -> None:
     """Make and sign the registry that says which sites belong to a consortium, and under which CAs.
 
     A registry is a folder that any web server can serve as it is. Sign it again with ``publish`` at least
-    every three days: one that nobody signs expires. ``show --json`` prints one JSON object.
+    every three days: one that nobody signs expires.
     """
 
 
@@ -49,6 +49,7 @@ def consortium() -> None:
     show_default=True,
     help="How many of them it takes to admit or remove a site.",
 )
+@json_option
 def init(
     *,
     registry: Path,
@@ -58,6 +59,7 @@ def init(
     root_threshold: int,
     membership_keys: int,
     membership_threshold: int,
+    as_json: bool,
 ) -> None:
     """Make the folder REGISTRY and its keys, and print the root pin.
 
@@ -65,7 +67,8 @@ def init(
     Move the root and membership keys to those who hold them, each with a copy of the file root-pin; the
     online key stays where the registry is published.
     """
-    from agent.cli.output import data, talk
+    from agent.cli.consortium_text import made_document
+    from agent.cli.output import data, data_json, talk
     from federation.errors import FederationInputError
     from federation.identity.names import check_label
     from federation.registry.keys import make_keys, write_pin
@@ -89,9 +92,12 @@ def init(
             now_s=time.time(),
         )
         write_pin(keys, new.root_pin)
-    data(new.root_pin.hex())
+    if as_json:
+        data_json(made_document(name, new.root_pin, registry=registry, keys=keys))
+    else:
+        data(new.root_pin.hex())
     talk(f"{name} is made; its registry is {registry}, its keys are in {keys}: keep copies of both.")
-    talk("The line above is the root pin: give it to the sites.")
+    talk("On stdout is the root pin: give it to the sites.")
     talk(f"next: pyrdma-agent consortium admit SITE.request.json --registry {registry} --keys {keys}")
 
 
@@ -101,14 +107,15 @@ def init(
 @_keys_option
 @click.option("--replace", is_flag=True, help="The site is a member and gets another trust domain or CA.")
 @click.option("--yes", is_flag=True, help="The fingerprint was compared; do not ask.")
-def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool) -> None:
+@json_option
+def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool, as_json: bool) -> None:
     """Enter the site that wrote the file REQUEST with ``pyrdma-agent init``.
 
     What it asks for is shown first. Call the site, and let them read the fingerprint of their CA to you: a
     file that came by mail proves nothing about who wrote it.
     """
-    from agent.cli.consortium_text import describe, say_published
-    from agent.cli.output import data, talk
+    from agent.cli.consortium_text import describe, say_changed
+    from agent.cli.output import talk
     from agent.errors import RequestError
     from federation.limits import MAX_SITE_REQUEST_BYTES
     from federation.registry.files import read_file
@@ -133,8 +140,7 @@ def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool
             raise RequestError("the site was not admitted; nothing was changed.")
     with _writing():
         published = target.admit(asked, signers, now_s=time.time(), replace=replace)
-    data(asked.document.site)
-    say_published(published, registry)
+    say_changed(asked.document.site, published=published, registry=registry, as_json=as_json)
     if published:
         talk(f"{asked.document.site} is a member from each site's next refresh on.")
 
@@ -144,11 +150,11 @@ def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool
 @_registry_option
 @_keys_option
 @click.option("--confirm", metavar="SITE", help="The site's name again, instead of being asked for it.")
-def remove(*, site: str, registry: Path, keys: Path, confirm: str | None) -> None:
+@json_option
+def remove(*, site: str, registry: Path, keys: Path, confirm: str | None, as_json: bool) -> None:
     """Remove SITE: no other site speaks to it any more, each from its next refresh on."""
     from agent.cli.confirm import confirm_by_name
-    from agent.cli.consortium_text import say_published
-    from agent.cli.output import data
+    from agent.cli.consortium_text import say_changed
     from federation.registry.keys import load_keys, read_pin
     from federation.registry.repository import Consortium
 
@@ -157,8 +163,7 @@ def remove(*, site: str, registry: Path, keys: Path, confirm: str | None) -> Non
     confirm_by_name(f"{site} and what it lends and borrows leave the consortium.", site, confirm)
     with _writing():
         published = target.remove(site, signers, now_s=time.time())
-    data(site)
-    say_published(published, registry)
+    say_changed(site, published=published, registry=registry, as_json=as_json)
 
 
 @consortium.command(short_help="Sign the registry anew; take in sites' lists of models.")
@@ -170,13 +175,16 @@ def remove(*, site: str, registry: Path, keys: Path, confirm: str | None) -> Non
 @click.option(
     "--new-online-key", is_flag=True, help="Replace a lost or stolen online key; takes the root keys."
 )
-def publish(*, registry: Path, keys: Path, models: tuple[Path, ...], new_online_key: bool) -> None:
+@json_option
+def publish(
+    *, registry: Path, keys: Path, models: tuple[Path, ...], new_online_key: bool, as_json: bool
+) -> None:
     """Sign anew which files are the newest, with the online key. Let a timer do it every six hours.
 
     The members and the root are signed again too in the last third of their lives (90 and 365 days), when
     enough of their keys are in the folder.
     """
-    from agent.cli.consortium_text import say_published
+    from agent.cli.consortium_text import say_changed
     from agent.cli.output import talk
     from agent.errors import RequestError
     from federation.limits import MAX_SITE_LIST_BYTES
@@ -199,7 +207,7 @@ def publish(*, registry: Path, keys: Path, models: tuple[Path, ...], new_online_
             talk(f"{name}.pem is the online key now; the former counts for nothing.")
             signers = (*signers, online)
         target.publish(signers, now_s=now_s, models=lists)
-    say_published(True, registry)
+    say_changed("", published=True, registry=registry, as_json=as_json)
 
 
 @consortium.command(short_help="Read a registry as a site reads it.")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from agent.cli.output import data, table, talk
+from agent.cli.output import data, data_json, table, talk
 from agent.cli.schema import SCHEMA, Document
 from agent.text import format_size
 from federation.registry.documents import SiteDocument
@@ -17,6 +17,17 @@ from federation.registry.request import authority_fingerprint
 def registry_document(membership: Membership) -> Document:
     """Return what ``consortium show --json`` prints."""
     return {"schema": SCHEMA, **asdict(membership)}
+
+
+def made_document(name: str, root_pin: bytes, *, registry: Path, keys: Path) -> Document:
+    """Return what ``consortium init --json`` prints."""
+    return {
+        "schema": SCHEMA,
+        "consortium": name,
+        "root_pin": root_pin.hex(),
+        "registry": str(registry),
+        "keys": str(keys),
+    }
 
 
 def list_members(membership: Membership) -> None:
@@ -50,8 +61,12 @@ def describe(asked: SiteDocument, present: SiteDocument | None) -> None:
         talk(f"fingerprint   {authority_fingerprint(pem)}" + (" (as before)" if known else ""))
 
 
-def say_published(published: bool, registry: Path) -> None:
-    """Say whether members can see the change, and what is left to do."""
+def say_changed(site: str, *, published: bool, registry: Path, as_json: bool) -> None:
+    """Print the site that was changed; say whether members can see it, and what is left to do."""
+    if as_json:
+        data_json({"schema": SCHEMA, "site": site, "published": published})
+    elif site:
+        data(site)
     if published:
         talk(f"{registry} is published: copy it to its web server, timestamp.json last.")
     else:

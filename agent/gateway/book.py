@@ -91,7 +91,7 @@ class Book:
 
     @property
     def node_lost_s(self) -> float:
-        """How long a node may be silent before its leases end: by then their time is over at the node itself."""
+        """How long a node may be silent before its leases end."""
         return max(NODE_SILENCE_S, min(NODE_LOST_LEASE_S, self.lease_ttl_s))
 
     def taken(self) -> frozenset[DeviceRef]:

@@ -1,9 +1,10 @@
 """The gateway as a borrower: who could run what is meant, and which offer is taken.
 
-Rules: this site's own devices are asked first, then other sites that answered lately, ``MAX_DONORS_ASKED`` at
-most; one offer is committed, the others are given back at once; a donor that fails after its offer is passed
-over for the next one. Whose lease it is stands in the books before the borrower hears of it, and only the
-node that borrowed a lease may do anything with it.
+Rules: this site's own devices are asked first, then other sites that answered lately and have most devices free,
+``MAX_DONORS_ASKED`` at most; one offer is committed, the others are given back once it is accepted; a donor that
+fails after its offer is passed over for the next one. Whose lease it is stands in the books before the borrower
+hears of it, and only the node that borrowed a lease may do anything with it. A brokered lease that nobody renewed
+in its time is struck off: its donor has ended it, by its own clock.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from agent.daemon.faces import Donor, Emit, LeaseOffer, OfferRequest, Refusal, Wish
 from agent.daemon.pipes import Pipe
-from agent.errors import BusyError, RefusedError, UnknownLeaseError
-from agent.gateway.donor import LocalDonor
+from agent.errors import BusyError, PeerNodeError, RefusedError, StateError, UnknownLeaseError
+from agent.gateway.borrowing import Borrowed, renewed
+from agent.gateway.deal import Deal
 from agent.gateway.naming import Meant, Naming
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.placement import ReceivedOffer, rank_offers
 from agent.limits import GIVE_BACK_S, MAX_BROKERED, MAX_DONORS_ASKED
-from agent.local.views import AcceptedView, GrantedView, NoteView, RunEvent
+from agent.local.views import AcceptedView, GrantedView, NoteView
 from agent.resolve import parse_ref
 from agent.state import SiteLeaseRecord, SiteStore
 from federation.errors import FederationError
@@ -33,40 +36,19 @@ from pyrdma.errors import Error
 _log = logging.getLogger(__name__)
 
 
-class OwnDonor:
+class OwnSite(Donor, Protocol):
     """This site as a donor for its own nodes."""
 
-    def __init__(self, donor: LocalDonor) -> None:
-        self.site = donor.site
-        self._donor = donor
-
     def lends(self, lease_id: str, node: str) -> bool:
-        """Say whether a node of this site holds a lease here."""
-        return self._donor.lends(lease_id, self.site, node)
+        """Say whether a node of this site holds a lease here, or held one of the last that ended."""
 
-    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
-        """Ask for a device."""
-        return await self._donor.ask_offer(request, self.site)
 
-    async def commit(self, offer_id: str, emit: Emit) -> GrantedView:
-        """Take an offer and wait until the model answers."""
-        return await self._donor.commit(offer_id, self.site, emit)
+@dataclass(slots=True)
+class _Brokered:
+    """A lease of another site that a node of this one has, and until when."""
 
-    async def renew(self, lease_id: str) -> float:
-        """Renew a lease."""
-        return await self._donor.renew(lease_id, self.site)
-
-    async def release(self, lease_id: str, reason: str) -> str:
-        """End a lease, or give an offer back."""
-        return await self._donor.release(lease_id, reason, self.site)
-
-    async def attend(self, lease_id: str) -> str:
-        """Wait until a lease ends."""
-        return await self._donor.attend(lease_id, self.site)
-
-    async def connect(self, lease_id: str) -> Pipe:
-        """Open a connection to its runner."""
-        return await self._donor.connect(lease_id, self.site)
+    record: SiteLeaseRecord
+    clock: Borrowed
 
 
 class SiteBroker:
@@ -78,22 +60,40 @@ class SiteBroker:
         naming: what names mean.
         books: where leases of other sites stand; those of this site stand in the donor's own.
         boot_id: names the present boot.
+        clock: the clock of leases, in s.
     """
 
     def __init__(
-        self, own: OwnDonor, neighbours: Neighbours, naming: Naming, books: SiteStore, boot_id: str
+        self,
+        own: OwnSite,
+        neighbours: Neighbours,
+        naming: Naming,
+        books: SiteStore,
+        *,
+        boot_id: str,
+        clock: Callable[[], float],
     ) -> None:
         self._own = own
         self._neighbours = neighbours
         self._naming = naming
         self._books = books
         self._boot_id = boot_id
-        self._brokered: dict[str, SiteLeaseRecord] = {}
+        self._clock = clock
+        self._brokered: dict[str, _Brokered] = {}
+        self._giving_back: set[asyncio.Task[None]] = set()
 
     async def restore(self) -> None:
         """Know again the leases that were brokered before this agent started."""
-        records = await self._books.leases(include_ended=False)
-        self._brokered = {one.id: one for one in records if one.side == "brokered"}
+        now_s = self._clock()
+        for one in await self._books.leases(include_ended=False):
+            if one.side == "brokered":
+                lease_id = one.id.rpartition("/")[2]
+                clock = Borrowed(lease_id, one.donor_site, now_s, one.ttl_s)
+                self._brokered[lease_id] = _Brokered(one, clock)
+
+    async def close(self) -> None:
+        """Wait until what is not wanted has been given back."""
+        await asyncio.gather(*self._giving_back)
 
     async def borrow(self, wish: Wish, borrower: str, emit: Emit) -> GrantedView:
         """Get a lease for a node of this site and wait until it answers; being cancelled calls it off.
@@ -101,8 +101,7 @@ class SiteBroker:
         Raises:
             Error, FederationError: the name means nothing, or nobody grants a lease.
         """
-        if len(self._brokered) >= MAX_BROKERED:
-            raise BusyError(f"this site borrows {MAX_BROKERED} leases already.", fix="stop one first")
+        await self._strike_overdue()
         ref = parse_ref(wish.model)
         meant = await self._naming.resolve(ref)
         if meant.note:
@@ -117,16 +116,26 @@ class SiteBroker:
             borrower_node=borrower,
         )
         donors = {donor.site: donor for donor in self._donors(wish)}
-        offers, reasons = await self._ask(request, tuple(donors.values()))
-        ranked = rank_offers([_received(site, offer, meant) for site, offer in offers], self._own.site)
-        for position, best in enumerate(ranked):
-            others = ranked[position + 1 :]
-            try:
-                return await self._commit(donors[best.site], best, others, donors, request, emit)
-            except (Error, FederationError) as error:
-                reasons[best.site] = error.message
-                if others:
-                    emit(NoteView(f"{best.site} failed after its offer: {error.message}"))
+        reasons: dict[str, str] = {}
+        asked = list(donors)
+        while asked:
+            offers = await self._ask(request, [donors[site] for site in asked], reasons)
+            ranked = rank_offers([_received(site, offer, meant) for site, offer in offers], self._own.site)
+            asked = []
+            for position, best in enumerate(ranked):
+                others = ranked[position + 1 :]
+                given_back: list[asyncio.Task[None]] = []
+                try:
+                    return await self._take(donors, best, others, given_back, request, emit)
+                except (Error, FederationError) as error:
+                    reasons[best.site] = error.message
+                    if others:
+                        emit(NoteView(f"{best.site} failed after its offer: {error.message}"))
+                if given_back:
+                    # It had accepted, so the others' offers are gone: they are asked again.
+                    await asyncio.gather(*given_back)
+                    asked = [one.site for one in others]
+                    break
         said = " ".join(f"{site}: {reason}" for site, reason in reasons.items())
         raise RefusedError(
             f"nobody grants a lease for {ref}. {said or 'No site answers that has a device.'}",
@@ -135,7 +144,17 @@ class SiteBroker:
 
     async def renew(self, lease_id: str, borrower: str) -> float:
         """Renew a lease; return the seconds that it lives from the moment of asking."""
-        return await self._donor_of(lease_id, borrower).renew(lease_id)
+        donor = self._donor_of(lease_id, borrower)
+        sent_at_s = self._clock()
+        try:
+            ttl_s = await donor.renew(lease_id)
+        except UnknownLeaseError as error:
+            await self._strike(lease_id, error.message)
+            raise
+        brokered = self._brokered.get(lease_id)
+        if brokered is not None:
+            brokered.clock = renewed(brokered.clock, sent_at_s, ttl_s)
+        return ttl_s
 
     async def release(self, lease_id: str, reason: str, borrower: str) -> str:
         """End a lease; return why it ended."""
@@ -148,8 +167,9 @@ class SiteBroker:
 
     async def attend(self, lease_id: str, borrower: str) -> str:
         """Wait until a lease ends; return why."""
+        donor = self._donor_of(lease_id, borrower)
         try:
-            reason = await self._donor_of(lease_id, borrower).attend(lease_id)
+            reason = await donor.attend(lease_id)
         except UnknownLeaseError:
             await self._strike(lease_id, "its donor no longer knows it")
             raise
@@ -162,21 +182,27 @@ class SiteBroker:
 
     # --- whom to ask, whom to take ------------------------------------------------------------------------
 
-    def _donors(self, wish: Wish) -> Sequence[Donor]:
-        if wish.site == self._own.site:
+    def _donors(self, wish: Wish) -> list[Donor]:
+        # A node that is named without a site is one of this site's.
+        if wish.site == self._own.site or (wish.node and not wish.site):
             return [self._own]
+        full = len(self._brokered) >= MAX_BROKERED
         if wish.site:
+            if full:
+                raise BusyError(
+                    f"this site borrows {MAX_BROKERED} leases of others already.", fix="stop one first"
+                )
             return [self._neighbours.get(wish.site).peer]
-        ready = self._neighbours.ready()
-        free = [one for one in ready if one.summary is not None and one.summary.devices > one.summary.leased]
-        return [self._own, *(one.peer for one in free)][:MAX_DONORS_ASKED]
+        ready = () if full else self._neighbours.ready()
+        idle = [(one, one.summary.devices - one.summary.leased) for one in ready if one.summary is not None]
+        idle.sort(key=lambda pair: (-pair[1], pair[0].document.site))
+        return [self._own, *(one.peer for one, devices in idle if devices > 0)][:MAX_DONORS_ASKED]
 
     async def _ask(
-        self, request: OfferRequest, donors: Sequence[Donor]
-    ) -> tuple[list[tuple[str, LeaseOffer]], dict[str, str]]:
+        self, request: OfferRequest, donors: list[Donor], reasons: dict[str, str]
+    ) -> list[tuple[str, LeaseOffer]]:
         replies = await asyncio.gather(*(one.ask_offer(request) for one in donors), return_exceptions=True)
         offers: list[tuple[str, LeaseOffer]] = []
-        reasons: dict[str, str] = {}
         for donor, reply in zip(donors, replies, strict=True):
             if isinstance(reply, LeaseOffer):
                 offers.append((donor.site, reply))
@@ -184,56 +210,71 @@ class SiteBroker:
                 reasons[donor.site] = reply.sentence
             elif isinstance(reply, Error | FederationError):
                 reasons[donor.site] = reply.message
-            else:
-                raise reply
-        return offers, reasons
+            else:  # the others' offers still count
+                _log.error("%s could not be asked, by a defect", donor.site, exc_info=reply)
+                reasons[donor.site] = "it could not be asked, by a defect of this gateway."
+        return offers
 
-    async def _commit(
+    async def _take(
         self,
-        donor: Donor,
-        offer: ReceivedOffer,
-        others: Sequence[ReceivedOffer],
         donors: dict[str, Donor],
+        best: ReceivedOffer,
+        others: Iterable[ReceivedOffer],
+        given_back: list[asyncio.Task[None]],
         request: OfferRequest,
         emit: Emit,
     ) -> GrantedView:
-        accepted: list[str] = []
-        writing: list[asyncio.Task[None]] = []
+        donor, sent_at_s = donors[best.site], self._clock()
 
-        def on_event(event: RunEvent) -> None:
-            if isinstance(event, AcceptedView):
-                accepted.append(event.lease_id)
-                if donor is not self._own:
-                    record = self._record(event, donor.site, request)
-                    self._brokered[event.lease_id] = record
-                    writing.append(asyncio.create_task(self._books.put_lease(record)))
-                writing.extend(asyncio.create_task(_withdraw(donors[one.site], one)) for one in others)
-                event = replace(event, site=donor.site)
-            emit(event)
+        def give_others_back() -> None:
+            if not given_back:
+                reason = "another offer was taken"
+                given_back.extend(self._give_back(donors[one.site], one.offer_id, reason) for one in others)
 
+        async def accept(accepted: AcceptedView) -> None:
+            if donor is not self._own:
+                await self._write_down(accepted, donor.site, request, sent_at_s)
+            give_others_back()
+
+        deal = Deal(donor, request, accept, emit)
         try:
-            return await donor.commit(offer.offer_id, on_event)
-        except BaseException:
-            for lease_id in accepted:
-                await self._strike(lease_id, "it did not start")
+            return await deal.take(best.offer_id)
+        except BaseException as error:
+            if not isinstance(error, Error | FederationError):
+                give_others_back()
+            if deal.lease_id:
+                await self._strike(deal.lease_id, "it did not start")
+                self._give_back(donor, deal.lease_id, "it did not start")
             raise
-        finally:
-            await asyncio.gather(*writing)
+
+    def _give_back(self, donor: Donor, lease_or_offer_id: str, reason: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(_release(donor, lease_or_offer_id, reason))
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
+        return task
+
+    # --- the books ----------------------------------------------------------------------------------------
 
     def _donor_of(self, lease_id: str, borrower: str) -> Donor:
         if self._own.lends(lease_id, borrower):
             return self._own
-        record = self._brokered.get(lease_id)
-        if record is None or record.borrower_node != borrower:
+        brokered = self._brokered.get(lease_id)
+        if brokered is None or brokered.record.borrower_node != borrower:
             raise UnknownLeaseError(
                 f"{borrower} has borrowed no lease {lease_id[:32]!r}.",
                 fix="see them with: pyrdma-agent leases",
             )
-        return self._neighbours.get(record.donor_site).peer
+        return self._neighbours.get(brokered.record.donor_site).peer
 
-    def _record(self, accepted: AcceptedView, donor: str, request: OfferRequest) -> SiteLeaseRecord:
-        return SiteLeaseRecord(
-            id=accepted.lease_id,
+    async def _write_down(
+        self, accepted: AcceptedView, donor: str, request: OfferRequest, sent_at_s: float
+    ) -> None:
+        lease_id = accepted.lease_id
+        if lease_id in self._brokered:
+            raise PeerNodeError(f"{donor} names a lease that is another one already.", fix="try again")
+        clock = Borrowed(lease_id, donor, sent_at_s, accepted.ttl_s)
+        record = SiteLeaseRecord(
+            id=f"{donor}/{lease_id}",  # the id is the donor's word: it must not write over another's row
             side="brokered",
             model=request.model,
             image_id=request.image_id,
@@ -249,46 +290,30 @@ class SiteBroker:
             ttl_s=accepted.ttl_s,
             boot_id=self._boot_id,
         )
+        self._brokered[lease_id] = _Brokered(record, clock)
+        await self._books.put_lease(record)
+
+    async def _strike_overdue(self) -> None:
+        now_s = self._clock()
+        for lease_id in [key for key, one in self._brokered.items() if now_s >= one.clock.deadline_s]:
+            await self._strike(lease_id, "its borrower did not renew it in time")
 
     async def _strike(self, lease_id: str, reason: str) -> None:
-        record = self._brokered.pop(lease_id, None)
-        if record is not None:
-            ended = replace(record, state="ended", ended_at=time.time(), reason=reason)
+        brokered = self._brokered.pop(lease_id, None)
+        if brokered is None:
+            return
+        ended = replace(brokered.record, state="ended", ended_at=time.time(), reason=reason)
+        try:
             await self._books.put_lease(ended)
+        except StateError as error:
+            # An end goes on; a next start strikes off what nobody renews.
+            _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
 
 
-class BrokerFor:
-    """The broker as one node of this site uses it; a ``Broker``."""
-
-    def __init__(self, broker: SiteBroker, node: str) -> None:
-        self._broker = broker
-        self._node = node
-
-    async def borrow(self, wish: Wish, emit: Emit) -> GrantedView:
-        """Get a lease and wait until it answers."""
-        return await self._broker.borrow(wish, self._node, emit)
-
-    async def renew(self, lease_id: str) -> float:
-        """Renew a lease."""
-        return await self._broker.renew(lease_id, self._node)
-
-    async def release(self, lease_id: str, reason: str) -> str:
-        """End a lease."""
-        return await self._broker.release(lease_id, reason, self._node)
-
-    async def attend(self, lease_id: str) -> str:
-        """Wait until it ends."""
-        return await self._broker.attend(lease_id, self._node)
-
-    async def connect(self, lease_id: str) -> Pipe:
-        """Open a connection to its runner."""
-        return await self._broker.connect(lease_id, self._node)
-
-
-async def _withdraw(donor: Donor, offer: ReceivedOffer) -> None:
+async def _release(donor: Donor, lease_or_offer_id: str, reason: str) -> None:
     with contextlib.suppress(Error, FederationError, TimeoutError):  # it ends by itself soon
         async with asyncio.timeout(GIVE_BACK_S):
-            await donor.release(offer.offer_id, "another offer was taken")
+            await donor.release(lease_or_offer_id, reason)
 
 
 def _received(site: str, offer: LeaseOffer, meant: Meant) -> ReceivedOffer:

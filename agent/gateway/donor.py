@@ -1,7 +1,7 @@
 """This site as a donor: what borrowers and the site's own nodes may say of its leases.
 
-Rules: what is decided, ``agent.gateway.leases`` decides; ``site`` is the borrower's, by its certificate; a commit
-that is called off before its grant, or fails, leaves neither a lease nor an offer behind.
+Rules: what is decided, ``agent.gateway.leases`` decides; ``site`` is the borrower's, by its certificate; a
+commit that is called off before its grant, or fails, leaves neither a lease nor an offer behind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 
 from agent.daemon.faces import Emit, Host, LeaseOffer, OfferRequest, Refusal, Report
 from agent.daemon.pipes import Pipe
-from agent.errors import RefusedError, UnknownLeaseError
+from agent.errors import RefusedError, StateError, UnknownLeaseError
 from agent.gateway.book import Lease
 from agent.gateway.events import (
     Granted,
@@ -112,7 +112,7 @@ class LocalDonor:
         """Carry out an offer; being cancelled before the model answers ends the lease.
 
         Raises:
-            RefusedError: the offer is not open here for this site, or the lease ended before its model answered.
+            RefusedError: the offer is not open here, or the lease ended before its model answered.
             StateError: the lease could not be written down.
             Error: the model could not be started.
         """
@@ -131,12 +131,13 @@ class LocalDonor:
             await asyncio.wait([start.task])
             over = self.state.book.ended.get(lease_id)
             if start.task.cancelled() or (over is not None and start.task.exception() is None):
-                why = over.reason if over is not None else "it was stopped"
+                why = over.reason.rstrip(".") if over is not None else "it was stopped"
                 raise RefusedError(f"the lease ended before its model answered: {why}.", fix="try again")
             return start.task.result()
-        except BaseException:
-            for one in (lease_id, offer_id):
-                await self._turns.apply(partial(Released, one, site, "the request was called off"))
+        except BaseException as error:
+            await self._turns.apply(partial(Released, lease_id, site, "the request was called off"))
+            if isinstance(error, StateError):
+                await self._turns.apply(partial(Released, offer_id, site, error.message))
             raise
         finally:
             self._turns.orders.forget(lease_id)

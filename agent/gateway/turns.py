@@ -1,8 +1,8 @@
 """A donor's book in use: one event at a time is decided, written down, and then carried out.
 
-Rules: an event that has begun goes to its end, even if nobody waits for it any more; a commit or a renewal is on
-disk before anything is done or answered for it; an end is carried out even if it cannot be written. Which events
-there are and what follows from them is ``agent.gateway.leases``.
+Rules: an event that has begun goes to its end, even if nobody waits for it any more; a commit or a renewal is
+on disk before anything is done or answered for it; an end is carried out even if it cannot be written. Which
+events there are and what follows from them is ``agent.gateway.leases``.
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ from agent.daemon.faces import (
 )
 from agent.errors import RequestError
 from agent.limits import (
+    MAX_DEVICE_BYTES,
     MAX_DEVICES,
     MAX_ERROR_TEXT_BYTES,
     MAX_ID_CHARS,
+    MAX_KIND_CHARS,
     MAX_LEASE_TTL_S,
-    MAX_MEMORY_BYTES,
     MAX_NAME_CHARS,
     MAX_REASON_BYTES,
     MAX_REPORTED_IMAGES,
@@ -168,7 +169,7 @@ def report_from(message: pb.ReportRequest) -> Report:
             ReportedDevice(
                 printable(one.id, MAX_ID_CHARS),
                 printable(one.kind, MAX_KIND_CHARS),
-                min(one.memory_bytes, MAX_MEMORY_BYTES),
+                min(one.memory_bytes, MAX_DEVICE_BYTES),
             )
             for one in message.devices
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from grpc import aio
@@ -10,17 +12,24 @@ from grpc import aio
 from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Order, Refusal, Report, SiteSummary, Wish
 from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, UnknownLeaseError
-from agent.limits import LONG_CALL_S, OFFER_CALL_S, PEER_CALL_S, REPORT_CALL_S, STOP_CALL_S
-from agent.local.views import FederationView, GrantedView
-from agent.rpc import convert, convert_federation, convert_site
+from agent.limits import (
+    LONG_CALL_S,
+    MAX_REASON_BYTES,
+    MAX_START_EVENTS,
+    OFFER_CALL_S,
+    PEER_CALL_S,
+    REPORT_CALL_S,
+    STOP_CALL_S,
+)
+from agent.local.views import FederationView, GrantedView, ProgressView
+from agent.rpc import convert_federation, convert_site
 from agent.rpc import pyrdma_pb2 as pb
-from agent.rpc.errors import detailed_error, peer_error
+from agent.rpc.errors import detailed_error, is_cancelled, peer_error
+from agent.rpc.peer_events import event_of_peer
 from agent.rpc.relaying import AskedPipe
 from agent.text import printable
 from federation.errors import FederationError
 from pyrdma.errors import Error
-
-_REASON_BYTES = 512
 
 
 class LeaseClient:
@@ -46,17 +55,16 @@ class LeaseClient:
         """End a lease; return the reason that the donor wrote down."""
         request = pb.ReleaseLeaseRequest(lease_id=lease_id, reason=reason)
         answer = await self._ask(self._stub().ReleaseLease(request, timeout=STOP_CALL_S))
-        return printable(answer.reason, _REASON_BYTES)
+        return printable(answer.reason, MAX_REASON_BYTES)
 
     async def attend(self, lease_id: str) -> str:
         """Wait until a lease ends; return why."""
         call = self._stub().AttendLease(pb.AttendLeaseRequest(lease_id=lease_id), timeout=LONG_CALL_S)
         try:
-            async for news in call:
-                if news.ended:
-                    return printable(news.reason, _REASON_BYTES)
-        except aio.AioRpcError as error:
-            raise self._error(error) from error
+            with self._asking():
+                async for news in call:
+                    if news.ended:
+                        return printable(news.reason, MAX_REASON_BYTES)
         finally:
             call.cancel()
         raise PeerNodeError(f"{self.name} no longer tells how the lease is.")
@@ -66,24 +74,36 @@ class LeaseClient:
         return await AskedPipe.open(self._stub(), lease_id, self.name)
 
     async def _ask(self, call: Any) -> Any:
-        try:
+        with self._asking():
             return await call
-        except aio.AioRpcError as error:
-            raise self._error(error) from error
 
     async def _start(self, call: Any, emit: Emit) -> GrantedView:
+        told = 0
         try:
-            async for message in call:
-                event = convert.run_event_from(message)
-                if isinstance(event, GrantedView):
-                    return event
-                if event is not None:
-                    emit(event)
-        except aio.AioRpcError as error:
-            raise self._error(error) from error
+            with self._asking():
+                async for message in call:
+                    event = event_of_peer(message, self.name)
+                    if isinstance(event, GrantedView):
+                        return event
+                    told += not isinstance(event, ProgressView)
+                    if told > MAX_START_EVENTS:
+                        raise PeerNodeError(f"{self.name} tells of a start without end.")
+                    if event is not None:
+                        emit(event)
         finally:
             call.cancel()
         raise PeerNodeError(f"{self.name} ended a start without a word.")
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except aio.AioRpcError as error:
+            raise self._error(error) from error
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise PeerNodeError(f"the channel to {self.name} was closed.", fix="try again") from None
 
     def _error(self, error: aio.AioRpcError) -> Error | FederationError:
         said = detailed_error(error)

@@ -16,6 +16,7 @@ from agent.rpc.errors import peer_error
 from agent.rpc.pyrdma_pb2_grpc import NodeStub
 from agent.rpc.server import OPTIONS
 from agent.text import printable
+from federation.limits import MAX_IMAGE_BYTES
 from pyrdma.cache.client import SourceGrant
 from pyrdma.errors import Error
 from pyrdma.image.manifest import ImageId, Manifest
@@ -68,6 +69,8 @@ class LenderClient:
             image_id = ImageId(answer.image_id)
         except Error as error:
             raise PeerNodeError(f"the peer {self.address} sent what is no image id.") from error
+        if answer.total_bytes > MAX_IMAGE_BYTES:
+            raise PeerNodeError(f"the peer {self.address} speaks of an image that is larger than any.")
         node = self._name or printable(answer.node, MAX_NAME_CHARS)
         return Offer(self.address, image_id, answer.total_bytes, node)
 

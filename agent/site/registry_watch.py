@@ -1,9 +1,10 @@
 """Keeps the registry fresh, and says how far it may be believed.
 
-Rules: it is read every ``REGISTRY_EVERY_S``, soon again after a failure; what was verified before goes on while it
-is fresh or stale; past that only this site is trusted. A source that shows an older or another registry is refused
-and said so, and ends nothing: a mirror must not be able to stop a site. An older copy in this node's own cache does:
-then somebody has been at its files, and other sites are not trusted until a source has been verified.
+Rules: it is read every ``REGISTRY_EVERY_S``, soon again after a failure; what was verified before goes on
+while it is fresh or stale; past that only this site is trusted. A source that shows an older or another
+registry is refused and said so, and ends nothing: a mirror must not be able to stop a site. An older copy in
+this node's own cache does: then somebody has been at its files, and other sites are not trusted until a
+source has been verified. One reading goes on at a time, even when whoever asked for it has gone.
 """
 
 from __future__ import annotations
@@ -33,27 +34,36 @@ class RegistryWatch:
         trust: told what it says.
         site: this one's name.
         changed: told after each change of what is trusted.
+        clock: Unix time in s.
     """
 
     def __init__(
-        self, client: RegistryClient | None, trust: Trust, site: str, changed: Callable[[], None]
+        self,
+        client: RegistryClient | None,
+        trust: Trust,
+        site: str,
+        changed: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._trust = trust
         self._site = site
         self._changed = changed
+        self._clock = clock
         self._known: Membership | None = None
         self._fault = ""
         self._refreshed_at: float | None = None
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Believe what was verified before, and begin to read."""
         if self._client is None:
             return
         try:
-            self._known = await asyncio.to_thread(self._client.load, now_s=time.time())
+            self._known = await asyncio.to_thread(self._client.load, now_s=self._clock())
             self._refreshed_at = await asyncio.to_thread(self._client.refreshed_at_s)
         except (RegistryError, Error) as error:
             self._note(error)
@@ -65,6 +75,9 @@ class RegistryWatch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for reading in self._reading:
+            reading.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Read it now.
@@ -74,10 +87,17 @@ class RegistryWatch:
         """
         if self._client is None:
             return
+        # A thread cannot be called off: whoever gave up waiting must not let a second one in beside it.
+        reading = asyncio.create_task(self._read(self._client))
+        self._reading.add(reading)
+        reading.add_done_callback(self._has_read)
+        await asyncio.shield(reading)
+
+    async def _read(self, client: RegistryClient) -> None:
         async with self._turn:
             try:
-                self._known = await asyncio.to_thread(self._client.refresh, now_s=time.time())
-                self._refreshed_at = await asyncio.to_thread(self._client.refreshed_at_s)
+                self._known = await asyncio.to_thread(client.refresh, now_s=self._clock())
+                self._refreshed_at = await asyncio.to_thread(client.refreshed_at_s)
             except (RegistryError, Error) as error:
                 self._note(error)
                 raise
@@ -85,6 +105,11 @@ class RegistryWatch:
                 self._fault = ""
             finally:
                 self._settle()
+
+    def _has_read(self, reading: asyncio.Task[None]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # whoever waits has it; if nobody does, it is in the log and in the view
 
     def view(self) -> RegistryView:
         """Return what the local API shows."""
@@ -105,13 +130,15 @@ class RegistryWatch:
     def _own_fault(self, known: Membership) -> str:
         if self._site in known.faults:
             return known.faults[self._site]
-        admitted = any(one.site == self._site for one in known.sites)
-        return "" if admitted else f"{self._site} is not admitted yet"
+        return "" if self._is_admitted(known) else f"{self._site} is not admitted yet"
+
+    def _is_admitted(self, known: Membership) -> bool:
+        return self._site in known.faults or any(one.site == self._site for one in known.sites)
 
     def _freshness(self) -> str:
         if self._known is None:
             return "local"
-        return freshness(self._known, self._refreshed_at or 0.0, time.time())
+        return freshness(self._known, self._refreshed_at or 0.0, self._clock())
 
     def _note(self, error: RegistryError | Error) -> None:
         if error.message != self._fault:
@@ -131,9 +158,7 @@ class RegistryWatch:
                 pause_s = REGISTRY_EVERY_S
             except (RegistryError, Error):
                 pause_s = REGISTRY_AGAIN_S
-            if self._known is not None and self._own_fault(self._known):
-                pause_s = (
-                    REGISTRY_AGAIN_S  # whoever waits to be admitted should not wait long for it to be seen
-                )
+            if self._known is not None and not self._is_admitted(self._known):
+                pause_s = REGISTRY_AGAIN_S  # whoever waits to be admitted should not wait long to see it
             await asyncio.sleep(pause_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
             self._settle()

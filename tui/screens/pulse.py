@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from tui import pulse
 from tui.pulse_pages import node_page, site_page
-from tui.rows import Page
+from tui.rows import Page, filtered
 from tui.screens.view import View
 from tui.table import RowTable, one_line
 
@@ -38,7 +38,7 @@ class PulseScreen(View):
 
     def draw(self) -> None:
         """Bring header and tables up to date."""
-        picture = self.picture
+        picture, wanted = self.picture, self.filter_text
         self.query_one("#header", Static).update(Text("\n").join(map(one_line, pulse.header(picture))))
         empty = pulse.empty_words(picture)
         self.query_one("#empty", Static).update("\n".join(empty))
@@ -47,9 +47,9 @@ class PulseScreen(View):
         sites.display = bool(picture.answer.federation.sites)
         nodes.display = bool(picture.answer.federation.nodes)
         sites.show(
-            lambda widths: self.filter_rows(pulse.site_rows(picture, trend_cells=pulse.trend_cells(widths)))
+            lambda widths: filtered(pulse.site_rows(picture, trend_cells=pulse.trend_cells(widths)), wanted)
         )
-        nodes.show(lambda _: self.filter_rows(pulse.node_rows(picture)))
+        nodes.show(lambda _: filtered(pulse.node_rows(picture), wanted))
         every = len(pulse.sites_by_key(picture)) + len(pulse.nodes_by_key(picture))
         self.tell_found(sites.row_count + nodes.row_count, every)
 

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from tui import transfers
-from tui.rows import Page
+from tui.rows import Page, filtered
 from tui.screens.view import View
 from tui.table import RowTable, one_line
 
@@ -34,15 +34,15 @@ class TransfersScreen(View):
 
     def draw(self) -> None:
         """Bring the table and what stands below it up to date."""
-        picture = self.picture
+        picture, wanted = self.picture, self.filter_text
         there = bool(picture.answer.transfers)
         table = self.query_one(RowTable)
         self.query_one("#empty", Static).update("\n".join(transfers.EMPTY))
         self.query_one("#empty").display = not there
         table.display = self.query_one("#sources").display = there
         table.show(
-            lambda widths: self.filter_rows(
-                transfers.transfer_rows(picture, bar_cells=transfers.bar_cells(widths))
+            lambda widths: filtered(
+                transfers.transfer_rows(picture, bar_cells=transfers.bar_cells(widths)), wanted
             )
         )
         self.tell_found(table.row_count, len(transfers.transfers_by_key(picture)))

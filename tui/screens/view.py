@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar, Final
 
@@ -18,7 +17,7 @@ from textual.widgets import Footer, Input, Static
 from tui.alarms import alarms
 from tui.look import LEGEND, Tone
 from tui.picture import Picture
-from tui.rows import Cell, Page, Row, cell, filtered
+from tui.rows import Cell, Page, cell
 from tui.screens.page import PageScreen
 from tui.table import RowTable, line_text, one_line
 
@@ -98,9 +97,10 @@ class View(Screen[None]):
         with suppress(NoMatches):
             self._draw_all()
 
-    def filter_rows(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Return the rows that the filter leaves."""
-        return filtered(rows, self.query_one(Input).value)
+    @property
+    def filter_text(self) -> str:
+        """What the filter asks for now; empty without one."""
+        return self.query_one(Input).value
 
     def tell_found(self, found: int, every: int) -> None:
         """Say beside the filter how much it leaves."""

@@ -206,6 +206,32 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path, capsys: pytest.Captu
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_scripts_read_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object each: the pin, the site, and whether members can see it."""
+
+    def run(*arguments: str) -> dict[str, object]:
+        assert main(["consortium", *arguments, "--json"]) == 0
+        document: dict[str, object] = json.loads(capsys.readouterr().out)
+        return document
+
+    registry, keys = str(tmp_path / "r"), str(tmp_path / "k")
+    made = run("init", registry, "--name", "lab", "--keys", keys)
+    assert made == {
+        "schema": 1,
+        "consortium": "lab",
+        "root_pin": (tmp_path / "k" / "root-pin").read_text().strip(),
+        "registry": registry,
+        "keys": keys,
+    }
+    where = ("--registry", registry, "--keys", keys)
+    request, _ = request_of(tmp_path, "uni-a")
+    changed = {"schema": 1, "site": "uni-a", "published": True}
+    assert run("admit", str(request), "--yes", *where) == changed
+    assert run("publish", *where) == {**changed, "site": ""}
+    (tmp_path / "k" / "online.pem").unlink()
+    assert run("remove", "uni-a", "--confirm", "uni-a", *where) == {**changed, "published": False}
+
+
 def test_a_wrong_pin_is_said_and_shown_nothing(registry: Registry) -> None:
     """Neither a pin of another consortium, nor a text that is none, nor a place that is empty."""
     code, out, talk = registry.run("show", str(registry.folder), "--root-pin", "ab" * 32)

@@ -224,7 +224,7 @@ def test_a_lease_lives_from_renewal_to_renewal() -> None:
     state, effects = run(active(), Renewed("l1", "uni-b", 500.0))
     assert kinds(effects) == ["Save", "Granted"]
     assert next_deadline_s(state) == 500.0 + LEASE_TTL_S
-    state, effects = run(state, Tick(1099.9))
+    state, effects = run(state, heard("l1", now_s=1090.0), Tick(1099.9))
     assert effects == []
     state, effects = run(state, Tick(1100.0))
     assert kinds(effects) == ["Save", "Stop", "Ended"]
@@ -340,7 +340,7 @@ def test_ended_leases_are_remembered_up_to_a_bound() -> None:
 
 
 def test_a_silent_node_keeps_its_lease_for_a_while() -> None:
-    """Renewals are answered meanwhile; then it ends with the node's name, and its device waits for the node."""
+    """Renewals are answered meanwhile; then it ends with the node's name, its device waits for the node."""
     state, effects = run(active(), Tick(20.0), Renewed("l1", "uni-b", 25.0), Tick(NODE_LOST_LEASE_S))
     assert kinds(effects) == ["Save", "Granted"]
     state, effects = run(state, Tick(NODE_LOST_LEASE_S + 0.1))

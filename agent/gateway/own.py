@@ -1,0 +1,73 @@
+"""This site's donor and broker as its own nodes use them: the same interfaces, with the caller filled in."""
+
+from __future__ import annotations
+
+from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Refusal, Wish
+from agent.daemon.pipes import Pipe
+from agent.gateway.broker import SiteBroker
+from agent.gateway.donor import LocalDonor
+from agent.local.views import GrantedView
+
+
+class OwnDonor:
+    """This site as a donor for its own nodes."""
+
+    def __init__(self, donor: LocalDonor) -> None:
+        self.site = donor.site
+        self._donor = donor
+
+    def lends(self, lease_id: str, node: str) -> bool:
+        """Say whether a node of this site holds a lease here, or held one of the last that ended."""
+        return self._donor.lends(lease_id, self.site, node)
+
+    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
+        """Ask for a device."""
+        return await self._donor.ask_offer(request, self.site)
+
+    async def commit(self, offer_id: str, emit: Emit) -> GrantedView:
+        """Take an offer and wait until the model answers."""
+        return await self._donor.commit(offer_id, self.site, emit)
+
+    async def renew(self, lease_id: str) -> float:
+        """Renew a lease."""
+        return await self._donor.renew(lease_id, self.site)
+
+    async def release(self, lease_id: str, reason: str) -> str:
+        """End a lease, or give an offer back."""
+        return await self._donor.release(lease_id, reason, self.site)
+
+    async def attend(self, lease_id: str) -> str:
+        """Wait until a lease ends."""
+        return await self._donor.attend(lease_id, self.site)
+
+    async def connect(self, lease_id: str) -> Pipe:
+        """Open a connection to its runner."""
+        return await self._donor.connect(lease_id, self.site)
+
+
+class BrokerFor:
+    """The broker as one node of this site uses it; a ``Broker``."""
+
+    def __init__(self, broker: SiteBroker, node: str) -> None:
+        self._broker = broker
+        self._node = node
+
+    async def borrow(self, wish: Wish, emit: Emit) -> GrantedView:
+        """Get a lease and wait until it answers."""
+        return await self._broker.borrow(wish, self._node, emit)
+
+    async def renew(self, lease_id: str) -> float:
+        """Renew a lease."""
+        return await self._broker.renew(lease_id, self._node)
+
+    async def release(self, lease_id: str, reason: str) -> str:
+        """End a lease."""
+        return await self._broker.release(lease_id, reason, self._node)
+
+    async def attend(self, lease_id: str) -> str:
+        """Wait until it ends."""
+        return await self._broker.attend(lease_id, self._node)
+
+    async def connect(self, lease_id: str) -> Pipe:
+        """Open a connection to its runner."""
+        return await self._broker.connect(lease_id, self._node)
