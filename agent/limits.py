@@ -166,6 +166,8 @@ RELAY_BUFFER_BYTES: Final = 64 << 10
 """Read and write buffer a connection and direction; past it the sender waits."""
 MAX_RELAY_CONNECTIONS: Final = 256
 """Connections of one lease; without it any local user exhausts the agent's descriptors."""
+APOLOGY_S: Final = 2.0
+"""What a caller gets to finish its request and read why nobody answers."""
 RUNNER_BACKLOG: Final = 128
 """Connections that wait for the runner to accept."""
 
@@ -235,6 +237,6 @@ MAX_SITE_FILE_BYTES: Final = 64 << 10
 
 # --- leases across sites ----------------------------------------------------------------------------------
 MAX_EVENTS_HELD: Final = 64
-"""What a donor says while its lease is being written down; the oldest go first, so that it cannot fill memory."""
+"""What a donor says while its lease is written down; without it, it fills memory. The oldest go first."""
 MAX_KEY_CHARS: Final = 128
 """A lease's key as its donor sends it; ours have 43. It is printed."""

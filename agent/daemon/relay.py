@@ -6,12 +6,15 @@ The API key is the runner's to check. How bytes are carried: ``agent.daemon.pipe
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Callable
 
 from agent.daemon.pipes import Pipe, StreamPipe, carry
 from agent.errors import NodeError, Reported
-from agent.limits import MAX_RELAY_CONNECTIONS, RELAY_BUFFER_BYTES
+from agent.limits import APOLOGY_S, MAX_ERROR_TEXT_BYTES, MAX_RELAY_CONNECTIONS, RELAY_BUFFER_BYTES
+from agent.text import printable
 
 _log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
@@ -58,12 +61,49 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        client = _Client(reader, writer)
         try:
-            await carry(StreamPipe(reader, writer), await self._connect())
+            await carry(client, await self._connect())
         except (OSError, *Reported) as error:
             _log.debug("a relayed connection broke: %s", error)
+            if not client.answered:
+                with contextlib.suppress(OSError, TimeoutError):
+                    await _apologise(client, str(error))
         except asyncio.CancelledError:
             pass  # close() ended us; the stream protocol would log a cancelled callback as an error
         finally:
             self._connections.discard(task)
             writer.transport.abort()
+
+
+class _Client(StreamPipe):
+    """The caller's end, which the relay itself lets go of: it may have to say why nobody answered."""
+
+    answered = False
+
+    async def write(self, data: bytes) -> None:
+        """Send."""
+        self.answered = True
+        await super().write(data)
+
+    def abort(self) -> None:
+        """Leave it to the relay."""
+
+
+async def _apologise(client: _Client, reason: str) -> None:
+    """Say why nobody answers, and let the caller finish its request: a reset would overtake the sentence."""
+    async with asyncio.timeout(APOLOGY_S):
+        await client.write(_apology(reason))
+        await client.end()
+        while await client.read():
+            pass
+
+
+def _apology(reason: str) -> bytes:
+    """Return an HTTP answer that says why there is none; every client of this port speaks HTTP."""
+    said = f"the lease's runner could not be reached: {printable(reason, MAX_ERROR_TEXT_BYTES)}"
+    body = json.dumps({"error": {"message": said, "type": "lease_unreachable", "param": None, "code": None}})
+    return (
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()

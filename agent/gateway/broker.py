@@ -1,10 +1,9 @@
 """The gateway as a borrower: who could run what is meant, and which offer is taken.
 
-Rules: this site's own devices are asked first, then other sites that answered lately and have most devices free,
-``MAX_DONORS_ASKED`` at most; one offer is committed, the others are given back once it is accepted; a donor that
-fails after its offer is passed over for the next one. Whose lease it is stands in the books before the borrower
-hears of it, and only the node that borrowed a lease may do anything with it. A brokered lease that nobody renewed
-in its time is struck off: its donor has ended it, by its own clock.
+Rules: this site's own devices are asked first, then other sites that answered lately and have most devices
+free, ``MAX_DONORS_ASKED`` at most; one offer is committed, the others are given back once it is accepted; a donor
+that fails after its offer is passed over for the next one. Whose lease it is stands in the books before the
+borrower hears of it, and only the node that borrowed a lease may do anything with it.
 """
 
 from __future__ import annotations
@@ -13,15 +12,13 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agent.daemon.faces import Donor, Emit, LeaseOffer, OfferRequest, Refusal, Wish
 from agent.daemon.pipes import Pipe
-from agent.errors import BusyError, PeerNodeError, RefusedError, StateError, UnknownLeaseError
-from agent.gateway.borrowing import Borrowed, renewed
+from agent.errors import BusyError, RefusedError, UnknownLeaseError
+from agent.gateway.brokered import BrokeredLeases
 from agent.gateway.deal import Deal
 from agent.gateway.naming import Meant, Naming
 from agent.gateway.neighbours import Neighbours
@@ -29,7 +26,7 @@ from agent.gateway.placement import ReceivedOffer, rank_offers
 from agent.limits import GIVE_BACK_S, MAX_BROKERED, MAX_DONORS_ASKED
 from agent.local.views import AcceptedView, GrantedView, NoteView
 from agent.resolve import parse_ref
-from agent.state import SiteLeaseRecord, SiteStore
+from agent.state import SiteStore
 from federation.errors import FederationError
 from pyrdma.errors import Error
 
@@ -41,14 +38,6 @@ class OwnSite(Donor, Protocol):
 
     def lends(self, lease_id: str, node: str) -> bool:
         """Say whether a node of this site holds a lease here, or held one of the last that ended."""
-
-
-@dataclass(slots=True)
-class _Brokered:
-    """A lease of another site that a node of this one has, and until when."""
-
-    record: SiteLeaseRecord
-    clock: Borrowed
 
 
 class SiteBroker:
@@ -76,24 +65,19 @@ class SiteBroker:
         self._own = own
         self._neighbours = neighbours
         self._naming = naming
-        self._books = books
-        self._boot_id = boot_id
         self._clock = clock
-        self._brokered: dict[str, _Brokered] = {}
+        self._brokered = BrokeredLeases(own.site, books, boot_id, clock)
         self._giving_back: set[asyncio.Task[None]] = set()
 
     async def restore(self) -> None:
         """Know again the leases that were brokered before this agent started."""
-        now_s = self._clock()
-        for one in await self._books.leases(include_ended=False):
-            if one.side == "brokered":
-                lease_id = one.id.rpartition("/")[2]
-                clock = Borrowed(lease_id, one.donor_site, now_s, one.ttl_s)
-                self._brokered[lease_id] = _Brokered(one, clock)
+        await self._brokered.restore()
 
     async def close(self) -> None:
-        """Wait until what is not wanted has been given back."""
-        await asyncio.gather(*self._giving_back)
+        """Give nothing back any more: what is still held ends by itself."""
+        for task in self._giving_back:
+            task.cancel()
+        await asyncio.gather(*self._giving_back, return_exceptions=True)
 
     async def borrow(self, wish: Wish, borrower: str, emit: Emit) -> GrantedView:
         """Get a lease for a node of this site and wait until it answers; being cancelled calls it off.
@@ -101,7 +85,7 @@ class SiteBroker:
         Raises:
             Error, FederationError: the name means nothing, or nobody grants a lease.
         """
-        await self._strike_overdue()
+        await self._brokered.strike_overdue()
         ref = parse_ref(wish.model)
         meant = await self._naming.resolve(ref)
         if meant.note:
@@ -149,11 +133,9 @@ class SiteBroker:
         try:
             ttl_s = await donor.renew(lease_id)
         except UnknownLeaseError as error:
-            await self._strike(lease_id, error.message)
+            await self._brokered.strike(lease_id, error.message)
             raise
-        brokered = self._brokered.get(lease_id)
-        if brokered is not None:
-            brokered.clock = renewed(brokered.clock, sent_at_s, ttl_s)
+        self._brokered.renewed(lease_id, sent_at_s, ttl_s)
         return ttl_s
 
     async def release(self, lease_id: str, reason: str, borrower: str) -> str:
@@ -162,7 +144,7 @@ class SiteBroker:
         try:
             reason = await donor.release(lease_id, reason)
         finally:
-            await self._strike(lease_id, reason)
+            await self._brokered.strike(lease_id, reason)
         return reason
 
     async def attend(self, lease_id: str, borrower: str) -> str:
@@ -171,9 +153,9 @@ class SiteBroker:
         try:
             reason = await donor.attend(lease_id)
         except UnknownLeaseError:
-            await self._strike(lease_id, "its donor no longer knows it")
+            await self._brokered.strike(lease_id, "its donor no longer knows it")
             raise
-        await self._strike(lease_id, reason)
+        await self._brokered.strike(lease_id, reason)
         return reason
 
     async def connect(self, lease_id: str, borrower: str) -> Pipe:
@@ -186,14 +168,13 @@ class SiteBroker:
         # A node that is named without a site is one of this site's.
         if wish.site == self._own.site or (wish.node and not wish.site):
             return [self._own]
-        full = len(self._brokered) >= MAX_BROKERED
         if wish.site:
-            if full:
+            if self._brokered.full:
                 raise BusyError(
                     f"this site borrows {MAX_BROKERED} leases of others already.", fix="stop one first"
                 )
             return [self._neighbours.get(wish.site).peer]
-        ready = () if full else self._neighbours.ready()
+        ready = () if self._brokered.full else self._neighbours.ready()
         idle = [(one, one.summary.devices - one.summary.leased) for one in ready if one.summary is not None]
         idle.sort(key=lambda pair: (-pair[1], pair[0].document.site))
         return [self._own, *(one.peer for one, devices in idle if devices > 0)][:MAX_DONORS_ASKED]
@@ -219,12 +200,13 @@ class SiteBroker:
         self,
         donors: dict[str, Donor],
         best: ReceivedOffer,
-        others: Iterable[ReceivedOffer],
+        others: Sequence[ReceivedOffer],
         given_back: list[asyncio.Task[None]],
         request: OfferRequest,
         emit: Emit,
     ) -> GrantedView:
         donor, sent_at_s = donors[best.site], self._clock()
+        entered: list[str] = []
 
         def give_others_back() -> None:
             if not given_back:
@@ -233,18 +215,19 @@ class SiteBroker:
 
         async def accept(accepted: AcceptedView) -> None:
             if donor is not self._own:
-                await self._write_down(accepted, donor.site, request, sent_at_s)
+                self._brokered.enter(accepted, request, sent_at_s)
+                entered.append(accepted.lease_id)
+                await self._brokered.write(accepted.lease_id)
             give_others_back()
 
-        deal = Deal(donor, request, accept, emit)
         try:
-            return await deal.take(best.offer_id)
+            return await Deal(donor, request, accept, emit).take(best.offer_id)
         except BaseException as error:
             if not isinstance(error, Error | FederationError):
                 give_others_back()
-            if deal.lease_id:
-                await self._strike(deal.lease_id, "it did not start")
-                self._give_back(donor, deal.lease_id, "it did not start")
+            for lease_id in entered:
+                await self._brokered.strike(lease_id, "it did not start")
+                self._give_back(donor, lease_id, "it did not start")
             raise
 
     def _give_back(self, donor: Donor, lease_or_offer_id: str, reason: str) -> asyncio.Task[None]:
@@ -253,61 +236,10 @@ class SiteBroker:
         task.add_done_callback(self._giving_back.discard)
         return task
 
-    # --- the books ----------------------------------------------------------------------------------------
-
     def _donor_of(self, lease_id: str, borrower: str) -> Donor:
         if self._own.lends(lease_id, borrower):
             return self._own
-        brokered = self._brokered.get(lease_id)
-        if brokered is None or brokered.record.borrower_node != borrower:
-            raise UnknownLeaseError(
-                f"{borrower} has borrowed no lease {lease_id[:32]!r}.",
-                fix="see them with: pyrdma-agent leases",
-            )
-        return self._neighbours.get(brokered.record.donor_site).peer
-
-    async def _write_down(
-        self, accepted: AcceptedView, donor: str, request: OfferRequest, sent_at_s: float
-    ) -> None:
-        lease_id = accepted.lease_id
-        if lease_id in self._brokered:
-            raise PeerNodeError(f"{donor} names a lease that is another one already.", fix="try again")
-        clock = Borrowed(lease_id, donor, sent_at_s, accepted.ttl_s)
-        record = SiteLeaseRecord(
-            id=f"{donor}/{lease_id}",  # the id is the donor's word: it must not write over another's row
-            side="brokered",
-            model=request.model,
-            image_id=request.image_id,
-            total_bytes=request.total_bytes,
-            borrower_site=self._own.site,
-            borrower_node=request.borrower_node,
-            donor_site=donor,
-            node=accepted.node,
-            device="",
-            state="committed",
-            created_at=time.time(),
-            deadline_s=0.0,  # its donor counts, and its borrower
-            ttl_s=accepted.ttl_s,
-            boot_id=self._boot_id,
-        )
-        self._brokered[lease_id] = _Brokered(record, clock)
-        await self._books.put_lease(record)
-
-    async def _strike_overdue(self) -> None:
-        now_s = self._clock()
-        for lease_id in [key for key, one in self._brokered.items() if now_s >= one.clock.deadline_s]:
-            await self._strike(lease_id, "its borrower did not renew it in time")
-
-    async def _strike(self, lease_id: str, reason: str) -> None:
-        brokered = self._brokered.pop(lease_id, None)
-        if brokered is None:
-            return
-        ended = replace(brokered.record, state="ended", ended_at=time.time(), reason=reason)
-        try:
-            await self._books.put_lease(ended)
-        except StateError as error:
-            # An end goes on; a next start strikes off what nobody renews.
-            _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
+        return self._neighbours.get(self._brokered.donor_of(lease_id, borrower)).peer
 
 
 async def _release(donor: Donor, lease_or_offer_id: str, reason: str) -> None:

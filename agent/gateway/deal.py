@@ -1,8 +1,8 @@
 """One offer on its way to a lease: what its donor says, held to what was asked of it.
 
-Rules: nothing that a donor says after it has accepted reaches the borrower before the lease is in the books; a
-donor accepts once, and grants the lease that it accepted, with the image that was asked for. What it says may be
-another site's: it is checked, and made safe to print, before anybody here sees it.
+Rules: nothing that a donor says after it has accepted reaches the borrower before the lease is in the books;
+a donor accepts once, and grants the lease that it accepted, with the image that was asked for. What it says may
+be another site's: it is checked, and made safe to print, before anybody here sees it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class Deal:
         self._emit = emit
         self._held: deque[RunEvent] | None = None
         self._both = asyncio.TaskGroup()
-        self.lease_id = ""
-        """The lease that the donor has accepted; empty before."""
+        self._lease_id = ""
 
     async def take(self, offer_id: str) -> GrantedView:
         """Commit the offer and wait until the model answers.
@@ -58,6 +57,9 @@ class Deal:
             async with self._both:
                 committing = self._both.create_task(self._donor.commit(offer_id, self._hear))
         except BaseExceptionGroup as group:
+            waiting = asyncio.current_task()
+            if waiting is not None and waiting.cancelling():
+                raise asyncio.CancelledError from group  # whatever else went wrong, nobody wants it any more
             raise group.exceptions[0] from None
         if committing.cancelled():
             raise PeerNodeError(f"{self._donor.site} called the start off.", fix="try again")
@@ -66,10 +68,10 @@ class Deal:
     def _hear(self, event: RunEvent) -> None:
         match event:
             case AcceptedView():
-                if self.lease_id:
+                if self._lease_id:
                     raise self._broken("accepts one offer twice")
                 accepted = self._checked_accepted(event)
-                self.lease_id = accepted.lease_id
+                self._lease_id = accepted.lease_id
                 self._held = deque(maxlen=MAX_EVENTS_HELD)
                 self._both.create_task(self._write_down(accepted))
                 return
@@ -97,7 +99,7 @@ class Deal:
         return replace(accepted, site=self._donor.site, node=printable(accepted.node, MAX_NAME_CHARS))
 
     def _checked(self, granted: GrantedView) -> GrantedView:
-        if not self.lease_id or granted.lease.id != self.lease_id:
+        if not self._lease_id or granted.lease.id != self._lease_id:
             raise self._broken("grants a lease that it has not accepted")
         if granted.lease.image_id != self._request.image_id.hex():
             raise self._broken("starts another image than the one that was asked for")

@@ -1,8 +1,8 @@
 """What a donor has its nodes do: starts and stops, each beside the others.
 
 Rules: whoever waits for a start hears how it went, from its node or by the lease's end; a lease that ends
-calls its start off before its node is told to stop; an order to stop that is under way is not given twice; what
-could not be told to a node is told again after its next report, or ends there by its time.
+calls its start off before its node is told to stop; an order to stop that is under way is not given twice;
+what could not be told to a node is told again after its next report, or ends there by its time.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""A donor's leases as rows of the state file, and back. Pure."""
+"""A gateway's leases, lent and brokered, as rows of the state file, and back. Pure."""
 
 from __future__ import annotations
 
+from agent.daemon.faces import OfferRequest
 from agent.gateway.book import Lease, LeaseState
 from agent.gateway.fleet import DeviceRef
 from agent.gateway.request import LeaseRequest
+from agent.local.views import AcceptedView
 from agent.state.records import SiteLeaseRecord
 from pyrdma.image.manifest import ImageId
 
@@ -53,4 +55,30 @@ def lease_of(record: SiteLeaseRecord, now_s: float, boot_id: str) -> Lease:
         device=DeviceRef(record.node, record.device),
         state=LeaseState(record.state),
         deadline_s=record.deadline_s if record.boot_id == boot_id else now_s,
+    )
+
+
+def brokered_record(
+    accepted: AcceptedView, request: OfferRequest, site: str, boot_id: str, now_unix_s: float
+) -> SiteLeaseRecord:
+    """Return the row of a lease that another site has accepted for a node of this one.
+
+    The lease's id is the other site's word, so the row's begins with its name: it writes over no row but its own.
+    """
+    return SiteLeaseRecord(
+        id=f"{accepted.site}/{accepted.lease_id}",
+        side="brokered",
+        model=request.model,
+        image_id=request.image_id,
+        total_bytes=request.total_bytes,
+        borrower_site=site,
+        borrower_node=request.borrower_node,
+        donor_site=accepted.site,
+        node=accepted.node,
+        device="",
+        state="committed",
+        created_at=now_unix_s,
+        deadline_s=0.0,  # its donor counts, and its borrower
+        ttl_s=accepted.ttl_s,
+        boot_id=boot_id,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -145,18 +146,43 @@ def test_closing_ends_every_connection_and_the_port(tmp_path: Path) -> None:
     with_relay(tmp_path, echo, work)
 
 
-def test_a_runner_that_is_gone_closes_the_callers_connection(tmp_path: Path) -> None:
-    """Not a hang."""
+def test_a_runner_that_is_gone_is_said_in_http(tmp_path: Path) -> None:
+    """Neither a hang nor an empty answer: status 503, and a sentence that an OpenAI client shows."""
 
     async def run() -> None:
         relay = await Relay.open(lambda: StreamPipe.to(tmp_path / "nothing"))
         reader, writer = await asyncio.open_connection(HOST, relay.port)
-        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-            await reader.readexactly(1)
-        writer.transport.abort()
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+        writer.write_eof()
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert f"Content-Length: {len(body)}".encode() in head
+        assert "could not be reached" in json.loads(body)["error"]["message"]
+        writer.close()
+        await writer.wait_closed()
         await relay.close()
 
     asyncio.run(run())
+
+
+def test_a_runner_that_dies_in_its_answer_breaks_it_off(tmp_path: Path) -> None:
+    """What has begun is not followed by an apology that would look like a part of it."""
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half")
+        await writer.drain()
+        await reader.readexactly(1)
+        writer.transport.abort()
+
+    async def work(relay: Relay) -> None:
+        reader, writer = await asyncio.open_connection(HOST, relay.port)
+        assert await reader.readexactly(4) == b"half"
+        writer.write(b"x" * 1000)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.transport.abort()
+
+    with_relay(tmp_path, half, work)
 
 
 def test_connections_past_the_limit_are_closed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import psutil
 
+from agent.errors import UnreachableError
 from agent.local.client import AgentClient, wait_until_ready
 from agent.local.views import FederationView, GrantedView, LeaseView, PublishedView, RunEvent
 from agent.paths import Paths
@@ -61,10 +62,13 @@ class SiteNode:
             self.process = subprocess.Popen(
                 [*self.inside, *script, *options], stdout=out, stderr=out, start_new_session=True
             )
-        try:
-            asyncio.run(wait_until_ready(self.paths, DEADLINE_S))
-        except Exception as error:
-            raise AssertionError(self.log.read_text()) from error
+        deadline_s = time.monotonic() + DEADLINE_S
+        while True:
+            with contextlib.suppress(UnreachableError):
+                asyncio.run(wait_until_ready(self.paths, 0.5))
+                return
+            running = self.process.poll() is None and time.monotonic() < deadline_s
+            assert running, f"{self.name} does not run: {self.log.read_text()}"
 
     def kill(self) -> None:
         """End its agent and all its children at once."""

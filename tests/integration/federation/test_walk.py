@@ -15,7 +15,7 @@ Say = Callable[[GrantedView, bytes], bytes]
 def test_a_model_of_one_site_runs_on_both_nodes_of_another(
     federation: Any, make_model: Callable[..., Path], say: Say, until: Callable[..., Any]
 ) -> None:
-    """Across sites, then forwarded by the gateway in its site, then from memory; each answers its borrower."""
+    """Across sites, then forwarded by the gateway in its site, then from memory; each start answers."""
     north = federation.found(federation.node("n1", "north"))
     south = federation.found(federation.node("s1", "south"))
     second = federation.join(south, federation.node("s2", "south"))

@@ -86,7 +86,13 @@ class Donor(RuleBasedStateMachine):
 
     def do(self, event: Event) -> list[Effect]:
         """Take a step, hold its effects against the laws, carry them out."""
+        before = self.state.book.stopping
         self.state, effects = step(self.state, event)
+        for lease_id in set(before) - set(self.state.book.stopping):
+            forgotten = before[lease_id].device.node not in self.state.fleet.nodes
+            assert forgotten or not self.is_there(lease_id), (
+                "a device is free, and its last lease still there"
+            )
         for at, effect in enumerate(effects):
             self.check(effect, stopped=any(isinstance(one, Stop) for one in effects[:at]))
             self.carry_out(effect)
@@ -211,7 +217,7 @@ class Donor(RuleBasedStateMachine):
         site=sites,
         number=st.integers(0, 3),
         node=nodes,
-        far=st.sampled_from(["sent", "taken on", "running"]),
+        far=st.sampled_from(["offered", "sent", "taken on", "running", "running"]),
         late_report=seldom,
     )
     def borrows(self, site: str, number: int, node: str, far: str, late_report: bool) -> None:
@@ -224,7 +230,9 @@ class Donor(RuleBasedStateMachine):
         if all(one.node != node for one in self.state.fleet.present(self.now_s)):
             self.reports(node, donating=True, arrives=True)
         offer_id = self.ask(site, number, 1, node)
-        lease_id = self.commit(offer_id, site) if offer_id is not None else None
+        if offer_id is None or far == "offered":
+            return
+        lease_id = self.commit(offer_id, site)
         if lease_id in self.starts and far != "sent":
             self.take_on(lease_id)
         if lease_id in self.nodes[node].taken_on and far == "running":
