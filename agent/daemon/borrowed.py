@@ -17,9 +17,9 @@ from typing import Final
 from agent.daemon.faces import Broker, Emit, Wish
 from agent.daemon.leases import Leases, view_of
 from agent.daemon.relay import HOST, Relay
-from agent.errors import StateError, StoppingError, UnknownLeaseError
+from agent.errors import PeerNodeError, StateError, StoppingError, UnknownLeaseError
 from agent.gateway.borrowing import Borrowed, Expired, Wait, next_action, renewal_failed, renewed
-from agent.limits import ATTEND_AGAIN_S, GIVE_BACK_S
+from agent.limits import ATTEND_AGAIN_S, GIVE_BACK_S, PEER_CALL_S
 from agent.local.views import AcceptedView, GrantedView, RunEvent
 from agent.resolve import ModelRef, parse_ref
 from agent.state import LeaseRecord, Store
@@ -30,6 +30,7 @@ from pyrdma.image.manifest import ImageId
 _log = logging.getLogger(__name__)
 _NOT_KNOWN_YET: Final = ImageId(bytes(32))
 """Stands in the books until the donor has said which image a name is."""
+_UNKNOWN: Final = "its donor no longer knows it"
 
 
 def boot_time_s() -> float:
@@ -63,6 +64,7 @@ class BorrowedLeases:
         self._here = here
         self._running = running
         self._open: dict[str, _Open] = {}
+        self._ending: dict[str, asyncio.Task[str]] = {}
         self._stopping = False
 
     @property
@@ -76,138 +78,177 @@ class BorrowedLeases:
         Raises:
             Error, FederationError: nobody grants it, or it ended before it answered.
         """
-        if self._stopping:
-            raise StoppingError("the agent is about to end.", fix="start it again with: pyrdma-agent serve")
         ref = parse_ref(wish.model)
+        self._refuse_when_stopping()
         asked_s = boot_time_s()
         accepted: list[str] = []
         writing: list[asyncio.Task[None]] = []
 
         def on_event(event: RunEvent) -> None:
             if isinstance(event, AcceptedView):
+                if accepted:
+                    self._begin_end(accepted[-1], "its donor failed; another one was taken", tell=False)
+                record = self._enter(ref, event, asked_s)
                 accepted.append(event.lease_id)
-                clock = Borrowed(event.lease_id, event.site, asked_s, event.ttl_s)
-                lease = self._open[event.lease_id] = _Open(clock, self._first_record(ref, event))
-                lease.tending = asyncio.create_task(self._tend(lease), name=f"borrowed-{event.lease_id}")
-                if lease.record is not None:
-                    writing.append(asyncio.create_task(self._store.put_lease(lease.record)))
+                if record is not None:
+                    writing.append(asyncio.create_task(self._store.put_lease(record)))
             emit(event)
 
         try:
             granted = await self._broker.borrow(wish, on_event)
             await asyncio.gather(*writing)
+            if granted.lease.id not in accepted[-1:]:
+                raise PeerNodeError("a lease was granted that no donor had accepted.", fix="try again")
             return await self._use(granted)
         except BaseException as error:
             called_off = "the request was called off"
             reason = error.message if isinstance(error, Error | FederationError) else called_off
-            await asyncio.gather(*writing, return_exceptions=True)
-            for lease_id in accepted:
-                await asyncio.shield(asyncio.create_task(self._give_back(lease_id, reason)))
+            ends = [self._begin_end(lease_id, reason) for lease_id in accepted]
+            done = asyncio.gather(*(one for one in ends if one is not None), *writing, return_exceptions=True)
+            await asyncio.shield(done)
             raise
 
     async def stop(self, lease_id: str, reason: str) -> str | None:
         """Give a lease back; return why it ended, or nothing if this node has not borrowed it."""
-        if lease_id not in self._open:
-            return None
-        return await self._give_back(lease_id, reason)
+        ending = self._begin_end(lease_id, reason)
+        return None if ending is None else await asyncio.shield(ending)
 
     async def close(self) -> None:
         """Give everything back and borrow nothing more."""
         self._stopping = True
-        reason = "the borrower's agent stopped"
-        await asyncio.gather(*(self._give_back(one, reason) for one in list(self._open)))
+        for lease_id in list(self._open):
+            self._begin_end(lease_id, "the borrower's agent stopped")
+        await asyncio.gather(*self._ending.values())
 
     async def give_back_old(self, records: list[LeaseRecord]) -> None:
         """Give back what an agent before this one had borrowed; its ports went with it."""
-        for record in records:
-            await self._tell_donor(record.id, "the borrower's agent was started again")
+        reason = "the borrower's agent was started again"
+        await asyncio.gather(*(self._tell_donor(record.id, reason) for record in records))
 
-    def _first_record(self, ref: ModelRef, accepted: AcceptedView) -> LeaseRecord | None:
-        donor = f"{accepted.site}/{accepted.node}"
-        if donor == self._here:
-            return None  # it stands in the books as a lease that runs here
-        return LeaseRecord(
-            id=accepted.lease_id,
-            model=ref.name,
-            image_id=ref.image_id or _NOT_KNOWN_YET,
-            state="warming",
-            created_at=time.time(),
-            ended_at=None,
-            reason="",
-            port=None,
-            key_digest=b"",
-            donor=donor,
-        )
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise StoppingError("the agent is about to end.", fix="start it again with: pyrdma-agent serve")
+
+    def _enter(self, ref: ModelRef, accepted: AcceptedView, asked_s: float) -> LeaseRecord | None:
+        self._refuse_when_stopping()
+        lease_id, here = accepted.lease_id, f"{accepted.site}/{accepted.node}" == self._here
+        runs_here = self._running is not None and self._running.runs(lease_id)
+        if lease_id in self._open or lease_id in self._ending or (runs_here and not here):
+            raise PeerNodeError(f"{accepted.site} names a lease that is another one.", fix="try again")
+        record = None if here else _first_record(ref, accepted)  # here it stands as a lease that runs here
+        lease = _Open(Borrowed(lease_id, accepted.site, asked_s, accepted.ttl_s), record)
+        lease.tending = asyncio.create_task(self._tend(lease), name=f"borrowed-{lease_id}")
+        self._open[lease_id] = lease
+        return record
 
     async def _use(self, granted: GrantedView) -> GrantedView:
         lease_id = granted.lease.id
-        lease = self._open.get(lease_id)
-        if lease is None:
-            raise UnknownLeaseError(f"the lease {lease_id[:32]!r} ended before it could be used.")
+        lease = self._known(lease_id)
         if lease.record is None and self._running is not None:
             return await self._running.give_port(granted)
+        relay = await Relay.open(lambda: self._broker.connect(lease_id))
+        if lease_id not in self._open:
+            await relay.close()
+        lease = self._known(lease_id)
         assert lease.record is not None, "a lease that does not run here has a record"
-        lease.relay = await Relay.open(lambda: self._broker.connect(lease_id))
+        lease.relay = relay
         lease.record = replace(
             lease.record,
             image_id=ImageId.parse(granted.lease.image_id),
             state="active",
-            port=lease.relay.port,
+            port=relay.port,
             key_digest=hashlib.sha256(granted.api_key.encode()).digest(),
         )
         await self._store.put_lease(lease.record)
-        endpoint = f"http://{HOST}:{lease.relay.port}/v1"
+        endpoint = f"http://{HOST}:{relay.port}/v1"
         return replace(granted, lease=view_of(lease.record, None), endpoint=endpoint)
+
+    def _known(self, lease_id: str) -> _Open:
+        lease = self._open.get(lease_id)
+        if lease is None:
+            raise UnknownLeaseError(f"the lease {lease_id[:32]!r} ended before it could be used.")
+        return lease
 
     # --- while it lasts -----------------------------------------------------------------------------------
 
     async def _tend(self, lease: _Open) -> None:
         lease_id = lease.clock.lease_id
-        watching = [
-            asyncio.create_task(self._attend(lease_id)),
-            asyncio.create_task(self._keep_alive(lease)),
-        ]
+        attending = asyncio.create_task(self._attend(lease_id))
+        keeping = asyncio.create_task(self._keep_alive(lease))
         try:
-            done, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
-            await self._end(lease_id, done.pop().result())
+            await asyncio.wait((attending, keeping), return_when=asyncio.FIRST_COMPLETED)
+            if not attending.done() and keeping.result() == _UNKNOWN:
+                await asyncio.wait((attending,), timeout=2 * ATTEND_AGAIN_S)  # it may hear why
+            reason = attending.result() if attending.done() else keeping.result()
+        except Exception:  # noqa: BLE001 - a lease that nobody tends would keep its port for ever
+            _log.exception("lease %s: a defect", lease_id)
+            reason = "a defect of the borrower's agent"
         finally:
-            for task in watching:
-                task.cancel()
-            await asyncio.gather(*watching, return_exceptions=True)
+            attending.cancel()
+            keeping.cancel()
+            await asyncio.gather(attending, keeping, return_exceptions=True)
+        self._begin_end(lease_id, reason, tell=False)
 
     async def _attend(self, lease_id: str) -> str:
         while True:
             try:
                 return await self._broker.attend(lease_id)
             except UnknownLeaseError:
-                return "its donor no longer knows it"
+                return _UNKNOWN
             except (Error, FederationError) as error:
                 _log.info("lease %s is not attended for a moment: %s", lease_id, error.message)
             await asyncio.sleep(ATTEND_AGAIN_S)
 
     async def _keep_alive(self, lease: _Open) -> str:
+        lease_id, asked = lease.clock.lease_id, False
         while True:
             now_s = boot_time_s()
             action = next_action(lease.clock, now_s)
-            if isinstance(action, Expired):
-                return "its time was over: its donor could not be reached"
             if isinstance(action, Wait):
                 await asyncio.sleep(action.until_s - now_s)
                 continue
+            # Other donors may have failed for longer than this lease lives: it is asked once all the same.
+            if isinstance(action, Expired) and asked:
+                return "its time was over: its donor could not be reached"
+            left_s = PEER_CALL_S if isinstance(action, Expired) else lease.clock.deadline_s - now_s
+            asked = True
             try:
-                ttl_s = await self._broker.renew(lease.clock.lease_id)
+                async with asyncio.timeout(left_s):
+                    ttl_s = await self._broker.renew(lease_id)
                 lease.clock = renewed(lease.clock, now_s, ttl_s)
             except UnknownLeaseError:
-                return "its donor no longer knows it"
-            except (Error, FederationError) as error:
-                _log.warning("lease %s could not be renewed: %s", lease.clock.lease_id, error.message)
+                return _UNKNOWN
+            except (Error, FederationError, TimeoutError) as error:
+                _log.warning("lease %s could not be renewed: %s", lease_id, error)
                 lease.clock = renewal_failed(lease.clock, boot_time_s())
 
     # --- how it ends --------------------------------------------------------------------------------------
 
-    async def _give_back(self, lease_id: str, reason: str) -> str:
-        reason = await self._tell_donor(lease_id, reason)
-        await self._end(lease_id, reason)
+    def _begin_end(self, lease_id: str, reason: str, *, tell: bool = True) -> asyncio.Task[str] | None:
+        # Who asks for the end of a lease that is ending already waits for the same end.
+        lease = self._open.pop(lease_id, None)
+        if lease is not None:
+            ending = asyncio.create_task(self._undo(lease, reason, tell=tell), name=f"end-{lease_id}")
+            self._ending[lease_id] = ending
+            ending.add_done_callback(lambda _: self._ending.pop(lease_id, None))
+        return self._ending.get(lease_id)
+
+    async def _undo(self, lease: _Open, reason: str, *, tell: bool) -> str:
+        lease_id = lease.clock.lease_id
+        if lease.tending is not None:
+            lease.tending.cancel()
+            await asyncio.wait((lease.tending,))
+        if lease.relay is not None:
+            await lease.relay.close()
+        if tell:
+            reason = await self._tell_donor(lease_id, reason)
+        if lease.record is not None:
+            ended = replace(lease.record, state="ended", ended_at=time.time(), reason=reason, port=None)
+            try:
+                await self._store.put_lease(ended)
+            except StateError as error:
+                _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
+        _log.info("the borrowed lease %s has ended: %s", lease_id, reason)
         return reason
 
     async def _tell_donor(self, lease_id: str, reason: str) -> str:
@@ -221,18 +262,17 @@ class BorrowedLeases:
             _log.warning("lease %s could not be given back: %s", lease_id, error)
             return reason
 
-    async def _end(self, lease_id: str, reason: str) -> None:
-        lease = self._open.pop(lease_id, None)
-        if lease is None:
-            return
-        if lease.tending is not None and lease.tending is not asyncio.current_task():
-            lease.tending.cancel()
-        if lease.relay is not None:
-            await lease.relay.close()
-        if lease.record is not None:
-            ended = replace(lease.record, state="ended", ended_at=time.time(), reason=reason, port=None)
-            try:
-                await self._store.put_lease(ended)
-            except StateError as error:
-                _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
-        _log.info("the borrowed lease %s has ended: %s", lease_id, reason)
+
+def _first_record(ref: ModelRef, accepted: AcceptedView) -> LeaseRecord:
+    return LeaseRecord(
+        id=accepted.lease_id,
+        model=ref.name,
+        image_id=ref.image_id or _NOT_KNOWN_YET,
+        state="warming",
+        created_at=time.time(),
+        ended_at=None,
+        reason="",
+        port=None,
+        key_digest=b"",
+        donor=f"{accepted.site}/{accepted.node}",
+    )

@@ -14,38 +14,27 @@ import contextlib
 import hashlib
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.faces import Emit, Order
-from agent.daemon.parts import Assignment, Runner
+from agent.daemon.parts import Runner
 from agent.daemon.pipes import Pipe, StreamPipe
 from agent.daemon.relay import HOST, Relay
 from agent.daemon.spares import Spares
-from agent.daemon.supply import Found, Supplied, Supply
+from agent.daemon.starting import OpenLease, Starting
+from agent.daemon.supply import Found, Supply
 from agent.errors import BusyError, StateError, StoppingError, UnknownLeaseError
-from agent.limits import ASSIGN_S, MAX_LEASES, RUNNER_BACKLOG, SPARE_WAIT_SHOWN_S
-from agent.local.views import GrantedView, LeaseView, PhaseView, StartView
+from agent.limits import MAX_LEASE_TTL_S, MAX_LEASES
+from agent.local.views import GrantedView, LeaseView
 from agent.paths import Paths
 from agent.resolve import ModelRef, parse_ref
 from agent.state import LeaseRecord, Store
 from pyrdma.errors import Error
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Open:
-    """A lease that has not ended, with what has to be undone."""
-
-    record: LeaseRecord
-    runner: Runner | None = None
-    relay: Relay | None = None
-    watch: asyncio.Task[None] | None = None
-    over: asyncio.TimerHandle | None = None
 
 
 class Leases:
@@ -66,12 +55,11 @@ class Leases:
     ) -> None:
         self._store = store
         self._supply = supply
-        self._keeper = keeper
-        self._spares = spares
+        self._starting = Starting(store, supply, keeper, spares, paths)
         self._paths = paths
         self._here = here
-        self._open: dict[str, _Open] = {}
-        self._ending: dict[str, asyncio.Task[LeaseRecord]] = {}
+        self._open: dict[str, OpenLease] = {}
+        self._ending: dict[str, OpenLease] = {}
         self._stopping = False
         self.on_end: Callable[[str, str], None] = lambda _lease_id, _reason: None
         """Told of every end, after it: the lease's id and the reason."""
@@ -83,8 +71,8 @@ class Leases:
 
     @property
     def lent(self) -> tuple[str, ...]:
-        """The leases that the gateway ordered and that have not ended."""
-        return tuple(one for one, lease in self._open.items() if lease.over is not None)
+        """The leases that the gateway ordered and of which something is left here."""
+        return tuple(one for one, lease in (*self._open.items(), *self._ending.items()) if lease.ordered)
 
     async def list(self, *, include_ended: bool) -> tuple[LeaseView, ...]:
         """Return leases, newest first."""
@@ -97,7 +85,6 @@ class Leases:
             Error: any of the tree; the lease, if there was one, has ended with the reason.
         """
         ref = parse_ref(model)
-        self._refuse_more()
         found = await self._supply.resolve(ref)
         granted = await self._carry_out(secrets.token_hex(8), ref, found, emit)
         try:
@@ -112,7 +99,6 @@ class Leases:
         Raises:
             Error: any of the tree; the lease has ended with the reason.
         """
-        self._refuse_more()
         ref, found = ModelRef(order.model, order.image_id), Found(order.image_id, ())
         return await self._carry_out(order.lease_id, ref, found, emit, order)
 
@@ -151,7 +137,7 @@ class Leases:
         """Take over what the gateway says is left of its leases; what it does not name keeps its time."""
         for lease_id, seconds in remaining_s.items():
             lease = self._open.get(lease_id)
-            if lease is not None and lease.over is not None:
+            if lease is not None and lease.ordered:
                 self._set_time(lease_id, lease, seconds)
 
     async def stop_runner(self, lease_id: str, reason: str) -> None:
@@ -161,8 +147,7 @@ class Leases:
     async def _carry_out(
         self, lease_id: str, ref: ModelRef, found: Found, emit: Emit, order: Order | None = None
     ) -> GrantedView:
-        if lease_id in self._open:
-            raise BusyError(f"the lease {lease_id} runs on this node already.")
+        self._refuse_more(lease_id)
         key = secrets.token_urlsafe(32)
         borrower = "" if order is None or order.borrower == self._here else order.borrower
         record = LeaseRecord(
@@ -177,37 +162,39 @@ class Leases:
             key_digest=hashlib.sha256(key.encode()).digest(),
             borrower=borrower,
         )
-        lease = self._open[lease_id] = _Open(record)
-        begun = time.monotonic()
+        lease = self._open[lease_id] = OpenLease(record, ordered=order is not None)
+        if order is not None:
+            self._set_time(lease_id, lease, order.ttl_s)
+        remember_as = "" if order is None else f"image-{found.image_id.short()}"
+        lease.work = asyncio.create_task(
+            self._starting.start(lease, found, key, emit, remember_as=remember_as), name=f"start-{lease_id}"
+        )
         try:
-            await self._store.put_lease(record)
-            if order is not None:
-                self._set_time(lease_id, lease, order.ttl_s)
-            remember_as = "" if order is None else f"image-{found.image_id.short()}"
-            supplied = await self._supply.provide(ref.name, found, emit, remember_as=remember_as)
-            phases = await self._start(lease, key, emit)
+            await asyncio.wait([lease.work])
+            if lease_id not in self._open:
+                raise UnknownLeaseError(
+                    f"the lease {lease_id} ended before its model answered: {lease.reason.rstrip('.')}."
+                )
+            start = lease.work.result()
         except BaseException as error:
             reason = error.message if isinstance(error, Error) else "the request was called off"
             await asyncio.shield(asyncio.create_task(self._end(lease_id, reason)))
-            if lease.runner is not None:
-                await lease.runner.stop()  # one that came after the end
             raise
-        return GrantedView(
-            lease=self._view(lease.record),
-            endpoint="",
-            api_key=key,
-            start=_start_view(supplied, phases, time.monotonic() - begun),
-        )
+        assert lease.runner is not None, "what has started has a runner"
+        lease.watch = asyncio.create_task(self._watch(lease_id, lease.runner), name=f"lease-{lease_id}")
+        return GrantedView(lease=self._view(lease.record), endpoint="", api_key=key, start=start)
 
-    def _refuse_more(self) -> None:
+    def _refuse_more(self, lease_id: str) -> None:
         if self._stopping:
             raise StoppingError("the agent is about to end.", fix="start it again with: pyrdma-agent serve")
         if len(self._open) >= MAX_LEASES:
             raise BusyError(
                 f"this node has {MAX_LEASES} leases already.", fix="end one with: pyrdma-agent stop LEASE"
             )
+        if lease_id in self._open or lease_id in self._ending:
+            raise BusyError(f"the lease {lease_id} is on this node already.")
 
-    def _known(self, lease_id: str) -> _Open:
+    def _known(self, lease_id: str) -> OpenLease:
         lease = self._open.get(lease_id)
         if lease is None:
             raise self._unknown(lease_id)
@@ -218,11 +205,11 @@ class Leases:
             f"no lease {lease_id[:32]!r} runs on this node.", fix="see them with: pyrdma-agent leases"
         )
 
-    def _set_time(self, lease_id: str, lease: _Open, seconds: float) -> None:
+    def _set_time(self, lease_id: str, lease: OpenLease, seconds: float) -> None:
         if lease.over is not None:
             lease.over.cancel()
         loop = asyncio.get_running_loop()
-        lease.over = loop.call_later(max(0.0, seconds), self._time_is_over, lease_id)
+        lease.over = loop.call_later(min(max(0.0, seconds), MAX_LEASE_TTL_S), self._time_is_over, lease_id)
 
     def _time_is_over(self, lease_id: str) -> None:
         self._begin_end(lease_id, "its time was over and nobody renewed it")
@@ -241,33 +228,8 @@ class Leases:
     async def close(self) -> None:
         """End every lease and grant no other."""
         self._stopping = True
-        await asyncio.gather(*(self._end(lease_id, "the agent stopped") for lease_id in list(self._open)))
-
-    async def _start(self, lease: _Open, key: str, emit: Emit) -> tuple[PhaseView, ...]:
-        record = lease.record
-        asked = time.monotonic()
-        self._known(record.id)  # it may have been ended while its image came
-        lease.runner = runner = await self._spares.take()
-        waited_s = time.monotonic() - asked
-        self._known(record.id)
-        lease.record = replace(record, state="starting")
-        await self._store.put_lease(lease.record)
-        path = self._paths.runner_socket(record.id)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(path))
-            path.chmod(0o600)
-            listener.listen(RUNNER_BACKLOG)
-            assignment = Assignment(record.id, record.model, key, listener.fileno())
-            parcel = await self._keeper.cache.attach(record.image_id)
-            async with asyncio.timeout(ASSIGN_S):
-                phases = await runner.assign(
-                    assignment, parcel, lambda name, seconds: emit(PhaseView(name, seconds))
-                )
-        lease.record = replace(lease.record, state="active")
-        await self._store.put_lease(lease.record)
-        lease.watch = asyncio.create_task(self._watch(record.id, runner), name=f"lease-{record.id}")
-        waited = (PhaseView("spare", waited_s),) if waited_s >= SPARE_WAIT_SHOWN_S else ()
-        return (*waited, *(PhaseView(name, seconds) for name, seconds in phases.items()))
+        every = [*self._open, *self._ending]
+        await asyncio.gather(*(self._end(lease_id, "the agent stopped") for lease_id in every))
 
     async def _watch(self, lease_id: str, runner: Runner) -> None:
         await runner.ended.wait()
@@ -282,30 +244,37 @@ class Leases:
         # Who asks for the end of a lease that is ending already waits for the same end.
         lease = self._open.pop(lease_id, None)
         if lease is not None:
-            ending = asyncio.create_task(self._undo(lease_id, lease, reason), name=f"end-{lease_id}")
-            self._ending[lease_id] = ending
-            ending.add_done_callback(lambda _: self._ending.pop(lease_id, None))
-        return self._ending.get(lease_id)
+            lease.reason = reason
+            self._ending[lease_id] = lease
+            lease.ending = asyncio.create_task(self._undo(lease_id, lease), name=f"end-{lease_id}")
+        ending = self._ending.get(lease_id)
+        return ending.ending if ending is not None else None
 
-    async def _undo(self, lease_id: str, lease: _Open, reason: str) -> LeaseRecord:
+    async def _undo(self, lease_id: str, lease: OpenLease) -> LeaseRecord:
         if lease.watch is not None:
             lease.watch.cancel()
         if lease.over is not None:
             lease.over.cancel()
-        if lease.relay is not None:
-            await lease.relay.close()
-        if lease.runner is not None:
-            await lease.runner.stop()
+        if lease.work is not None:
+            # It ends first: whatever runner it takes stands in the lease before that one is stopped.
+            lease.work.cancel()
+            await asyncio.wait([lease.work])
+        letting_go = [one.close() for one in (lease.relay,) if one is not None]
+        letting_go += [one.stop() for one in (lease.runner,) if one is not None]
+        for fault in await asyncio.gather(*letting_go, return_exceptions=True):
+            if fault is not None:
+                _log.error("lease %s: something of it could not be ended", lease_id, exc_info=fault)
         with contextlib.suppress(OSError):
             self._paths.runner_socket(lease_id).unlink()
-        record = replace(lease.record, state="ended", ended_at=time.time(), reason=reason)
+        record = replace(lease.record, state="ended", ended_at=time.time(), reason=lease.reason)
         try:
             await self._store.put_lease(record)
         except StateError as error:
             # A full disk must not keep a device; the next start of the agent closes the record.
             _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
-        _log.info("lease %s of %s has ended: %s", lease_id, record.model, reason)
-        self.on_end(lease_id, reason)
+        _log.info("lease %s of %s has ended: %s", lease_id, record.model, lease.reason)
+        del self._ending[lease_id]
+        self.on_end(lease_id, lease.reason)
         return record
 
     def _view(self, record: LeaseRecord) -> LeaseView:
@@ -327,18 +296,4 @@ def view_of(record: LeaseRecord, pid: int | None) -> LeaseView:
         pid=pid,
         donor=record.donor,
         borrower=record.borrower,
-    )
-
-
-def _start_view(supplied: Supplied, phases: tuple[PhaseView, ...], ready_s: float) -> StartView:
-    connect = (PhaseView("connect", supplied.connect_s),) if supplied.connect_s else ()
-    return StartView(
-        lane=supplied.lane,
-        bytes=supplied.bytes,
-        pull_s=supplied.pull_s,
-        verify_s=supplied.verify_s,
-        ready_s=ready_s,
-        verified=supplied.verified,
-        phases=(*connect, *phases),
-        sources=supplied.sources,
     )

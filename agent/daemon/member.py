@@ -7,23 +7,16 @@ do is refused by name.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from agent.daemon.faces import Emit, Gateway, Order, Report, Wish
 from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
+from agent.daemon.reporting import Reporting
 from agent.errors import NotGatewayError, RequestError
-from agent.limits import MAX_REPORTED_IMAGES, REPORT_EVERY_S
 from agent.local.views import FederationView, GrantedView
-from federation.errors import FederationError
 from federation.identity.names import NodeIdentity
-from pyrdma.errors import Error
-
-_log = logging.getLogger(__name__)
 
 
 class Member:
@@ -34,7 +27,7 @@ class Member:
         describe: returns this node's word on itself, given the leases that ended lately.
         running: the leases that run here; ``None`` where nothing is donated.
         gateway_name: for sentences.
-        unreached: told when the gateway could not be reached, so that it is looked for elsewhere.
+        unreached: told when the gateway took no report, so that it is looked for elsewhere.
     """
 
     def __init__(
@@ -45,32 +38,30 @@ class Member:
         gateway_name: str,
         unreached: Callable[[], None],
     ) -> None:
-        self.broker = gateway
         self._gateway = gateway
-        self._describe = describe
         self._running = running
         self._gateway_name = gateway_name
-        self._unreached = unreached
-        self._ended: dict[str, str] = {}
-        self._news = asyncio.Event()
-        self._reporting: asyncio.Task[None] | None = None
-        self._fault = ""
-        if running is not None:
-            running.on_end = self._note_end
+        self._reporting = Reporting(describe, gateway.report, running, unreached)
 
     def start(self) -> None:
         """Begin to report."""
-        self._reporting = asyncio.create_task(self._report_always(), name="report")
+        self._reporting.start()
 
     async def close(self) -> None:
         """Stop reporting."""
-        if self._reporting is not None:
-            self._reporting.cancel()
-            await asyncio.gather(self._reporting, return_exceptions=True)
+        await self._reporting.close()
+
+    async def stop_lending(self) -> None:
+        """End what runs here, and tell the gateway."""
+        await self._reporting.last_word()
 
     async def leave_site(self) -> None:
         """Have the gateway strike this node off its list."""
         await self._gateway.leave()
+
+    async def report_now(self) -> None:
+        """Tell the gateway at once what is here now."""
+        await self._reporting.now()
 
     async def federation(self) -> FederationView:
         """Return what the gateway says of the site and the consortium."""
@@ -136,32 +127,3 @@ class Member:
         raise NotGatewayError(
             "this node is not the gateway of its site.", fix=f"ask its gateway, {self._gateway_name}"
         )
-
-    # --- reports ------------------------------------------------------------------------------------------
-
-    def _note_end(self, lease_id: str, reason: str) -> None:
-        if len(self._ended) < MAX_REPORTED_IMAGES:
-            self._ended[lease_id] = reason
-        self._news.set()
-
-    async def _report_always(self) -> None:
-        while True:
-            self._news.clear()
-            ended = tuple(self._ended.items())
-            try:
-                left = await self._gateway.report(await self._describe(ended))
-            except (Error, FederationError) as error:
-                if error.message != self._fault:
-                    _log.warning("no report to the gateway: %s", error.message)
-                self._fault = error.message
-                self._unreached()
-            else:
-                if self._fault:
-                    _log.info("the gateway %s takes reports again", self._gateway_name)
-                self._fault = ""
-                for lease_id, _ in ended:
-                    self._ended.pop(lease_id, None)
-                if self._running is not None:
-                    self._running.set_times(left)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)

@@ -160,8 +160,12 @@ class Node:
         """End a lease that is used or runs here."""
         reason = "stopped by request"
         if self.borrowed is not None and await self.borrowed.stop(lease_id, reason) is not None:
+            if self.host is not None:
+                await self.host.leases.stop_runner(
+                    lease_id, reason
+                )  # one that runs here too: wait for its end
             record = await self._store.lease(lease_id)
-            if record is not None and record.ended_at is not None:
+            if record is not None:
                 return view_of(record, None)
         if self.host is None:
             raise UnknownLeaseError(

@@ -112,4 +112,5 @@ class NodePlace:
         return f"{self._config.gateway_node} has struck {self._config.node} off its list."
 
     async def published(self) -> None:
-        """Do nothing: the next report says it."""
+        """Tell the gateway, so that the name is known to the site when the publication returns."""
+        await self._member.report_now()

@@ -61,7 +61,15 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        client = _Client(reader, writer)
+        try:
+            await self._serve(_Client(reader, writer))
+        except asyncio.CancelledError:
+            pass  # close() ended us; the stream protocol would log a cancelled callback as an error
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, client: _Client) -> None:
         try:
             await carry(client, await self._connect())
         except (OSError, *Reported) as error:
@@ -69,11 +77,6 @@ class Relay:
             if not client.answered:
                 with contextlib.suppress(OSError, TimeoutError):
                     await _apologise(client, str(error))
-        except asyncio.CancelledError:
-            pass  # close() ended us; the stream protocol would log a cancelled callback as an error
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()
 
 
 class _Client(StreamPipe):

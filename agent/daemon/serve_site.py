@@ -17,16 +17,16 @@ from grpc import aio
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.config import ServeConfig
-from agent.daemon.faces import MemberFace, Report
+from agent.daemon.faces import Report
 from agent.daemon.host import Host
 from agent.daemon.lending import NothingLent
 from agent.daemon.member import Member
 from agent.daemon.node import Node
 from agent.daemon.parts import Lender, NodeFace
 from agent.daemon.places import GatewayPlace, NodePlace
-from agent.gateway.broker import BrokerFor
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
+from agent.gateway.own import BrokerFor
 from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
 from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server
 from agent.rpc.identity import IdentityInterceptor
@@ -75,7 +75,6 @@ class SitePart:
         self._lenders: list[Lender] = []
         self._gateway: Gateway | None = None
         self._neighbours: Neighbours | None = None
-        self._reachable: dict[str, Lender] = {}
 
     @property
     def here(self) -> str:
@@ -124,6 +123,7 @@ class SitePart:
         bind_network(server, self.site.listen, keyring.current)
         await server.start()
         ending.push_async_callback(server.stop, SERVER_GRACE_S)
+        ending.push_async_callback(member.stop_lending)  # while those who have to hear of it still can
         assert node.borrowed is not None, "a node in a site borrows"
         ending.push_async_callback(node.borrowed.close)
         _run(self._renew_always(keyring, renewing), ending)
@@ -140,7 +140,7 @@ class SitePart:
         keyring: Keyring,
         server: aio.Server,
         ending: AsyncExitStack,
-    ) -> tuple[MemberFace, Renewing]:
+    ) -> tuple[Gateway | Member, Renewing]:
         site, home = self.site, self._home
         neighbours = Neighbours(trust, lambda name: self._site_peer(trust, name), time.monotonic)
         authority = home.site_authority()
@@ -197,7 +197,7 @@ class SitePart:
 
     async def _start_member(
         self, node: Node, host: Host | None, trust: Trust, keyring: Keyring, ending: AsyncExitStack
-    ) -> tuple[MemberFace, Renewing]:
+    ) -> tuple[Gateway | Member, Renewing]:
         site = self.site
         hints = Hints(site.trust_domain)
         await self._browse(hints, ending)

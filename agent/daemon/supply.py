@@ -24,6 +24,7 @@ from agent.errors import PeerNodeError, UnknownModelError
 from agent.limits import LANE_TRIES, MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
 from agent.local.views import NoteView, ProgressView, SourceView
 from agent.resolve import ModelRef, Offer, choose
+from federation.errors import FederationError
 from pyrdma.cache.client import Progress, PullSource
 from pyrdma.errors import Error, LaneError, LocalError, NoSourceError
 from pyrdma.image.manifest import ImageId, Manifest
@@ -188,7 +189,7 @@ class Supply:
                         holder.peer.open_source(image_id, address, limit_s)
                     )
                     sources.append(PullSource(name=holder.name, grant=grant))
-                except PeerNodeError as error:
+                except (PeerNodeError, FederationError) as error:
                     refusals.append(error.message)
                     emit(NoteView(error.message))
             if not sources:
@@ -217,7 +218,7 @@ class Supply:
         for peer in peers:
             try:
                 return await peer.manifest(image_id)
-            except Error as error:
+            except (Error, FederationError) as error:
                 faults.append(error.message)
         raise NoSourceError(f"no peer gave the manifest: {' '.join(faults)}", fix="try again later")
 
@@ -228,7 +229,7 @@ class Supply:
         for peer, answer in zip(lenders, answers, strict=True):
             if isinstance(answer, Offer):
                 offers.append((peer, answer))
-            elif isinstance(answer, Error):
+            elif isinstance(answer, Error | FederationError):
                 unreachable.append(peer.address)
                 _log.warning("%s", answer.message)
             elif answer is not None:

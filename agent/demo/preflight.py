@@ -15,7 +15,7 @@ from agent.errors import NodeError
 from agent.paths import resolve_paths
 from pyrdma.limits import GIB, MIB
 
-RUNNERS_BYTES: Final = 3 * GIB
+RUNNERS_BYTES: Final = 4 * GIB
 """Two spares and a runner with torch, four agents with their weight caches, and the processes around them."""
 
 

@@ -26,6 +26,8 @@ from pyrdma.limits import MIB
 REAL: Final = "minilm"
 LARGE: Final = "llama"
 BASELINE_DEADLINE_S: Final = 300.0
+MIN_DRAMA_BYTES: Final = 192 * MIB
+"""Pieces enough that a source which lies is asked for three of them before another has brought the rest."""
 _SLACK_BYTES: Final = 256 * MIB
 """Beside the images: extents are 64 MiB, so an image may leave most of one empty."""
 
@@ -116,7 +118,7 @@ class Story:
         self._minilm = minilm
         self._llama = folder / LARGE
         self._size_bytes = size_bytes
-        self._drama_bytes = max(64 * MIB, size_bytes // 4)
+        self._drama_bytes = max(MIN_DRAMA_BYTES, size_bytes // 4)
         self._nodes = nodes
 
     async def tell(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The gateway as a borrower: who could run what is meant, and which offer is taken.
 
 Rules: this site's own devices are asked first, then other sites that answered lately and have most devices
-free, ``MAX_DONORS_ASKED`` at most; one offer is committed, the others are given back once it is accepted; a donor
-that fails after its offer is passed over for the next one. Whose lease it is stands in the books before the
-borrower hears of it, and only the node that borrowed a lease may do anything with it.
+free, ``MAX_DONORS_ASKED`` at most; one offer is committed, the others are given back once it is accepted; a
+donor that fails after its offer is passed over for the next one. Whose lease it is stands in the books before
+the borrower hears of it, and only the node that borrowed a lease may do anything with it.
 """
 
 from __future__ import annotations

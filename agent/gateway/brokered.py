@@ -1,7 +1,7 @@
 """The leases of other sites that nodes of this one have: whose each is, and until when it is believed in.
 
-Rules: a lease is on disk before its borrower hears of it; an end goes on even if it cannot be written; a lease that
-nobody renewed in its time is struck off, since its donor has ended it by its own clock.
+Rules: a lease is on disk before its borrower hears of it; an end goes on even if it cannot be written; a
+lease that nobody renewed in its time is struck off, since its donor has ended it by its own clock.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BrokeredLeases:
         return len(self._leases) >= MAX_BROKERED
 
     async def restore(self) -> None:
-        """Know again what was brokered before this agent started; how long it still lives, a renewal will say."""
+        """Know again what was brokered before this agent started; each lives until nobody renews it."""
         now_s = self._clock()
         for one in await self._books.leases(include_ended=False):
             if one.side == "brokered":

@@ -1,8 +1,8 @@
 """One offer on its way to a lease: what its donor says, held to what was asked of it.
 
 Rules: nothing that a donor says after it has accepted reaches the borrower before the lease is in the books;
-a donor accepts once, and grants the lease that it accepted, with the image that was asked for. What it says may
-be another site's: it is checked, and made safe to print, before anybody here sees it.
+a donor accepts once, and grants the lease that it accepted, with the image that was asked for. What it says
+may be another site's: it is checked, and made safe to print, before anybody here sees it.
 """
 
 from __future__ import annotations

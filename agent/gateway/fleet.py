@@ -106,6 +106,15 @@ def lost(fleet: Fleet, now_s: float) -> tuple[str, ...]:
     return tuple(sorted(name for name, one in fleet.nodes.items() if one.silent(now_s)))
 
 
+def dropped(fleet: Fleet, node: str, lease_id: str) -> Fleet:
+    """Return the fleet after a node has said that a lease is gone, which its last report may still name."""
+    known = fleet.nodes.get(node)
+    if known is None or lease_id not in known.report.leases:
+        return fleet
+    report = replace(known.report, leases=tuple(one for one in known.report.leases if one != lease_id))
+    return Fleet({**fleet.nodes, node: replace(known, report=report)})
+
+
 def forget(fleet: Fleet, node: str) -> Fleet:
     """Return the fleet without a node."""
     return Fleet({name: one for name, one in fleet.nodes.items() if name != node})

@@ -1,7 +1,8 @@
 """The gateway's own memory as the site's way to images elsewhere: only it crosses to other sites.
 
 What a node of the site is to run, or another site asks of one of its nodes, comes into the gateway's memory
-first, and is forwarded from there piece by piece while it comes. So the way between sites is taken once.
+first, and is forwarded from there piece by piece while it comes. So the way between sites is taken once. What
+nobody waits for any more before its first piece is called off.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
 from agent.daemon.faces import ReportedImage
 from agent.daemon.host import Host
@@ -24,6 +26,15 @@ from pyrdma.image.manifest import ImageId, Manifest
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Coming:
+    """An image on its way; ``news`` is set, and made anew, with each step of it."""
+
+    task: asyncio.Task[None]
+    news: asyncio.Event
+    waiting: int = 0
+
+
 class Forwarding:
     """What brings images into the gateway's memory for others.
 
@@ -33,13 +44,14 @@ class Forwarding:
 
     def __init__(self, host: Host | None) -> None:
         self._host = host
-        self._coming: dict[ImageId, asyncio.Task[None]] = {}
+        self._coming: dict[ImageId, _Coming] = {}
 
     async def close(self) -> None:
         """Call off what is on its way."""
-        for task in self._coming.values():
+        tasks = [one.task for one in self._coming.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._coming.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def on_its_way(self, image_id: ImageId, name: str) -> None:
         """Return once pieces of the image can be forwarded; what is missing comes in the background.
@@ -54,36 +66,60 @@ class Forwarding:
             )
         if await self._host.catalogue.can_be_pulled(image_id):
             return
-        begun = asyncio.Event()
-        task = self._coming.get(image_id)
-        if task is None:
-            task = asyncio.create_task(
-                self._bring(self._host, image_id, name, begun), name=f"bring-{image_id.short()}"
-            )
-            self._coming[image_id] = task
-            task.add_done_callback(lambda _: self._coming.pop(image_id, None))
-            waiting = asyncio.create_task(begun.wait())
-            try:
-                await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
-            if task.done():
-                task.result()
-        else:
-            await asyncio.shield(task)
+        coming = self._coming.get(image_id) or self._begin(self._host, image_id, name)
+        coming.waiting += 1
+        begun = False
+        try:
+            while not begun:
+                news = coming.news
+                begun = await self._host.catalogue.can_be_pulled(image_id)
+                if coming.task.done():
+                    coming.task.result()
+                    return
+                if not begun:
+                    await _either(coming.task, news)
+        finally:
+            coming.waiting -= 1
+            if not begun and not coming.waiting:
+                self._coming.pop(image_id, None)
+                coming.task.cancel()
 
-    async def _bring(self, host: Host, image_id: ImageId, name: str, begun: asyncio.Event) -> None:
+    def _begin(self, host: Host, image_id: ImageId, name: str) -> _Coming:
         def on_event(event: NoteView | ProgressView) -> None:
             if isinstance(event, ProgressView):
-                begun.set()
+                coming.news.set()
+                coming.news = asyncio.Event()
 
-        try:
-            await host.supply.provide(
-                name, Found(image_id, ()), on_event, remember_as=f"image-{image_id.short()}"
-            )
-        except (Error, FederationError) as error:
-            _log.warning("%s could not be brought here to be forwarded: %s", name, error.message)
-            raise
+        def over(task: asyncio.Task[None]) -> None:
+            if self._coming.get(image_id) is coming:
+                del self._coming[image_id]
+            if not task.cancelled():
+                task.exception()  # whoever still waits hears of it; if nobody does, the log has it
+
+        task = asyncio.create_task(_bring(host, image_id, name, on_event), name=f"bring-{image_id.short()}")
+        coming = self._coming[image_id] = _Coming(task, asyncio.Event())
+        task.add_done_callback(over)
+        return coming
+
+
+async def _bring(
+    host: Host, image_id: ImageId, name: str, on_event: Callable[[NoteView | ProgressView], None]
+) -> None:
+    kept_as = f"image-{image_id.short()}"
+    try:
+        await host.supply.provide(name, Found(image_id, ()), on_event, remember_as=kept_as)
+    except (Error, FederationError) as error:
+        _log.warning("%s could not be brought here to be forwarded: %s", name, error.message)
+        raise
+
+
+async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Wait until the task has ended or the event is set."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 class SiteLending:
@@ -106,6 +142,8 @@ class SiteLending:
 
         One on its way here is not offered to other sites: two that wait for each other would wait for ever.
         """
+        if ref is None and image_id is None:
+            return None
         if self._host is not None:
             catalogue = self._host.catalogue
             wanted = await catalogue.bound(ModelRef(ref.name, None)) if ref is not None else image_id

@@ -6,11 +6,9 @@ see. Who calls has been settled before (``agent.site.trust``); whose lease it is
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from agent import __version__
 from agent.daemon.faces import (
@@ -27,25 +25,22 @@ from agent.daemon.faces import (
 from agent.daemon.faces import Host as HostFace
 from agent.daemon.host import Host
 from agent.daemon.pipes import Pipe
+from agent.daemon.reporting import Reporting
 from agent.errors import NotAllowedError, PeerNodeError, RequestError
-from agent.gateway.broker import OwnDonor, SiteBroker
+from agent.gateway.broker import SiteBroker
 from agent.gateway.donor import LocalDonor
 from agent.gateway.forwarding import Forwarding, SiteLending
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours
+from agent.gateway.own import OwnDonor
 from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
-from agent.limits import REPORT_EVERY_S
 from agent.local.views import FederationView, GrantedView, RegistryView, SiteView
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
 from agent.state import SiteStore
-from federation.errors import FederationError
 from federation.identity.names import NodeIdentity
-from pyrdma.errors import Error
 from pyrdma.image.manifest import ImageId
-
-_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -91,7 +86,7 @@ class Gateway:
         self._clock = clock
         self._images: dict[str, tuple[ReportedImage, ...]] = {}
         self.forwarding = Forwarding(host)
-        self.lending = SiteLending(config.site, host, self.forwarding, lambda: self._images)
+        self.lending = SiteLending(config.site, host, self.forwarding, self._reported)
         self.donor = LocalDonor(
             config.site,
             host=self._host_of,
@@ -102,27 +97,28 @@ class Gateway:
             lease_ttl_s=lease_ttl_s,
         )
         self.naming = Naming(
-            config.site, host.catalogue if host is not None else None, lambda: self._images, trust, neighbours
+            config.site, host.catalogue if host is not None else None, self._reported, trust, neighbours
         )
-        self.broker = SiteBroker(OwnDonor(self.donor), neighbours, self.naming, books, boot_id)
-        self._ended: dict[str, str] = {}
-        self._news = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        if host is not None:
-            host.leases.on_end = self._note_end
+        own = OwnDonor(self.donor)
+        self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock)
+        running = host.leases if host is not None else None
+        self._reporting = Reporting(self._describe, partial(self._hear, config.node), running)
 
     async def start(self) -> None:
         """Take over the books, and begin to hear of the own node and the neighbours."""
         await self.broker.restore()
         await self.donor.start()
         self._neighbours.start()
-        self._tasks.append(asyncio.create_task(self._hear_own_node(), name="own report"))
+        self._reporting.start()
+
+    async def stop_lending(self) -> None:
+        """End what runs on the own node, and tell its borrowers; what runs on other nodes goes on."""
+        await self._reporting.last_word()
 
     async def close(self) -> None:
         """Stop."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reporting.close()
+        await self.broker.close()
         await self._neighbours.close()
         await self.forwarding.close()
         await self.donor.close()
@@ -131,8 +127,7 @@ class Gateway:
 
     async def report(self, report: Report, who: NodeIdentity) -> dict[str, float]:
         """Take a node's word on itself."""
-        self._images[who.node] = report.images
-        return await self.donor.heard(who.node, report)
+        return await self._hear(who.node, report)
 
     async def renew_certificate(self, csr: bytes, who: NodeIdentity) -> bytes:
         """Return a new certificate for the node that asks, PEM."""
@@ -265,27 +260,16 @@ class Gateway:
             return
         await self.forwarding.on_its_way(ImageId.parse(request.image_id), request.model)
 
-    def _note_end(self, lease_id: str, reason: str) -> None:
-        self._ended[lease_id] = reason
-        self._news.set()
+    def _reported(self) -> dict[str, tuple[ReportedImage, ...]]:
+        # What a lost node had is nowhere.
+        present = (one.node for one in self.donor.state.fleet.present(self._clock()))
+        return {node: self._images[node] for node in present if node in self._images}
 
-    async def _hear_own_node(self) -> None:
-        while True:
-            self._news.clear()
-            ended = tuple(self._ended.items())
-            try:
-                if self._host is not None:
-                    report = await self._host.report(self._config.address, ended)
-                else:
-                    report = Report(self._config.address, (), (), (), 0, 0.0, False)
-                self._images[self._config.node] = report.images
-                left = await self.donor.heard(self._config.node, report)
-            except (Error, FederationError) as error:
-                _log.warning("the own node could not be heard: %s", error.message)
-            else:
-                for lease_id, _ in ended:
-                    self._ended.pop(lease_id, None)
-                if self._host is not None:
-                    self._host.leases.set_times(left)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)
+    async def _describe(self, ended: tuple[tuple[str, str], ...]) -> Report:
+        if self._host is None:
+            return Report(self._config.address, (), (), (), 0, 0.0, donating=False)
+        return await self._host.report(self._config.address, ended)
+
+    async def _hear(self, node: str, report: Report) -> dict[str, float]:
+        self._images[node] = report.images
+        return await self.donor.heard(node, report)

@@ -47,7 +47,7 @@ from agent.gateway.events import (
     Stop,
     Tick,
 )
-from agent.gateway.fleet import Fleet, forget, heard, withdraw
+from agent.gateway.fleet import Fleet, dropped, forget, heard, withdraw
 from agent.gateway.request import Refused
 from agent.gateway.rule import FirstCome, Rule
 from agent.limits import MAX_NODES, MAX_OFFERS, MAX_SITE_LEASES, NODE_FORGOTTEN_S, OFFER_TTL_S
@@ -211,9 +211,11 @@ def _started(change: Change, event: Started) -> None:
 
 def _failed_or_gone(change: Change, event: StartFailed | RunnerEnded) -> None:
     gone = isinstance(event, RunnerEnded)
-    if gone:
-        change.stopping.pop(event.lease_id, None)
     lease = change.leases.get(event.lease_id)
+    held = lease or change.stopping.get(event.lease_id)
+    if held is not None and gone:
+        change.stopping.pop(event.lease_id, None)
+        change.fleet = dropped(change.fleet, held.device.node, event.lease_id)
     if lease is not None:
         # A start that nobody answers may still go on over there.
         change.end(lease, event.reason, left_over=not gone)

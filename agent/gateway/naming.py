@@ -1,15 +1,15 @@
 """What a model's name means for a site: which image, how large, in whose words.
 
 Rules: a bare name is this site's own first, on the gateway, then on its nodes; only a name that nobody here
-knows is asked of other sites, and they must agree. ``SITE/NAME`` is that site's, as its signed list in the
-registry says; a name that the list does not have yet is asked of the site's own gateway, and that is said.
+knows is asked of other sites. Whoever is asked together must agree: nodes as well as sites. ``SITE/NAME`` is
+that site's, as its signed list in the registry says; a name that the list does not have yet is asked of the
+site's own gateway, and that is said. An id means its image, whatever anybody answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.daemon.catalogue import Catalogue
@@ -18,10 +18,9 @@ from agent.errors import UnknownModelError
 from agent.gateway.neighbours import Neighbours, split_site
 from agent.resolve import ModelRef, Offer, choose
 from agent.site.trust import Trust
+from federation.errors import FederationError
 from pyrdma.errors import Error
 from pyrdma.image.manifest import ImageId
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,13 @@ class Naming:
             if bound is not None:
                 manifest = await self._catalogue.manifest_of(bound)
                 return Meant(bound, manifest.layout.total_bytes)
-        for images in self._reported().values():
-            for image in images:
-                named = ref.name in image.names if ref.image_id is None else ref.image_id == image.image_id
-                if named:
-                    return Meant(image.image_id, image.total_bytes)
-        return None
+        offers = [
+            Offer(node, image.image_id, image.total_bytes, node)
+            for node, images in self._reported().items()
+            for image in images
+            if (ref.name in image.names if ref.image_id is None else ref.image_id == image.image_id)
+        ]
+        return _chosen(ref, offers) if offers else None
 
     async def _of_site(self, site: str, bare: ModelRef, ref: ModelRef) -> Meant:
         neighbour = self._neighbours.get(site)
@@ -97,7 +97,7 @@ class Naming:
             if bare.image_id in (None, image_id):
                 return Meant(image_id, signed.total_bytes)
         offer = await neighbour.lender.find(bare)
-        if offer is None:
+        if offer is None or bare.image_id not in (None, offer.image_id):
             raise UnknownModelError(
                 f"{site} has no model {ref} in its memory, and its signed list does not name it.",
                 fix="see what the registry names with: pyrdma-agent consortium show",
@@ -116,9 +116,13 @@ class Naming:
         for one, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Offer):
                 offers.append(answer)
-            elif isinstance(answer, Error):
+            elif isinstance(answer, Error | FederationError):
                 unreachable.append(one.document.site)
             elif isinstance(answer, BaseException):
                 raise answer
-        image_id = choose(ref, None, offers, unreachable=unreachable)
-        return Meant(image_id, next(one.total_bytes for one in offers if one.image_id == image_id))
+        return _chosen(ref, offers, unreachable)
+
+
+def _chosen(ref: ModelRef, offers: Sequence[Offer], unreachable: Sequence[str] = ()) -> Meant:
+    image_id = choose(ref, None, offers, unreachable=unreachable)
+    return Meant(image_id, next(one.total_bytes for one in offers if one.image_id == image_id))

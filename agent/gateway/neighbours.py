@@ -1,7 +1,8 @@
 """The other sites of the consortium, as this gateway last heard from each.
 
 Rules: whoever has not answered for ``SITE_SILENCE_S`` is lost, and is asked for nothing but how it is; a site
-that left the registry is forgotten with its channel; a silent site holds up nobody: each is asked by itself.
+that left the registry is forgotten; a silent site holds up nobody: each is asked by itself, and those that
+did not answer the last time wait for each other alone.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Neighbour:
     summary: SiteSummary | None = None
     heard_at_s: float | None = None
     fault: str = ""
+    asking: asyncio.Task[None] | None = None
 
 
 Reach = Callable[[str], tuple[SitePeer, Lender]]
@@ -56,6 +58,7 @@ class Neighbours:
         self._clock = clock
         self._known: dict[str, Neighbour] = {}
         self._asking = asyncio.Semaphore(MAX_SITE_QUESTIONS)
+        self._asking_lost = asyncio.Semaphore(MAX_SITE_QUESTIONS)
         self._polling: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -67,12 +70,18 @@ class Neighbours:
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
+        questions = [one.asking for one in self._known.values() if one.asking is not None]
+        for question in questions:
+            question.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
 
     def learn(self) -> None:
         """Take over which sites there are now."""
         now = {document.site: document for document in self._trust.others()}
         for gone in set(self._known) - set(now):
-            del self._known[gone]
+            question = self._known.pop(gone).asking
+            if question is not None:
+                question.cancel()
         for site, document in now.items():
             known = self._known.get(site)
             if known is None:
@@ -100,7 +109,7 @@ class Neighbours:
 
     async def ask_all(self) -> None:
         """Ask each site how it is, now."""
-        await asyncio.gather(*(self._ask(one) for one in self._known.values()))
+        await asyncio.gather(*self._questions(), return_exceptions=True)
 
     def views(self) -> tuple[SiteView, ...]:
         """Return what the local API shows of each."""
@@ -134,11 +143,20 @@ class Neighbours:
 
     async def _poll(self) -> None:
         while True:
-            await self.ask_all()
+            self._questions()
             await asyncio.sleep(SITE_POLL_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
+    def _questions(self) -> list[asyncio.Task[None]]:
+        # One question to each at a time: those that are under way are not asked again.
+        questions = []
+        for site, one in self._known.items():
+            if one.asking is None or one.asking.done():
+                one.asking = asyncio.create_task(self._ask(one), name=f"ask-{site}")
+            questions.append(one.asking)
+        return questions
+
     async def _ask(self, one: Neighbour) -> None:
-        async with self._asking:
+        async with self._asking_lost if one.fault else self._asking:
             try:
                 one.summary = await one.peer.describe()
             except (Error, FederationError) as error:

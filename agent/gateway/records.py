@@ -63,7 +63,7 @@ def brokered_record(
 ) -> SiteLeaseRecord:
     """Return the row of a lease that another site has accepted for a node of this one.
 
-    The lease's id is the other site's word, so the row's begins with its name: it writes over no row but its own.
+    The lease's id is the other site's word; with its name before it, it writes over no row but its own.
     """
     return SiteLeaseRecord(
         id=f"{accepted.site}/{accepted.lease_id}",

@@ -96,7 +96,7 @@ def _eligible(request: LeaseRequest, fleet: Fleet, now_s: float) -> list[NodeRep
     if not nodes:
         return Refused(
             "no-device",
-            "no node here that would do has reported a device.",
+            "no node that would do has reported a device lately.",
             "ask again in a moment if the site has just started, or ask another site",
             terminal=False,
         )

@@ -15,7 +15,7 @@ from agent.state.records import MemberRecord
 def site_summary(site: str, version: str, state: State, now_s: float) -> SiteSummary:
     """Return what a site says of itself to others: nodes that are not lost, and their donated devices."""
     present = state.fleet.present(now_s)
-    taken = {one.device for one in state.book.leases.values()}
+    taken = {one.device for one in (*state.book.leases.values(), *state.book.stopping.values())}
     devices = [DeviceRef(one.node, device.id) for one in present if one.donating for device in one.devices]
     return SiteSummary(
         site=site,
@@ -72,4 +72,7 @@ def _device_view(ref: DeviceRef, kind: str, memory_bytes: int, donating: bool, b
     if lease is not None:
         borrower = f"{lease.request.borrower_site}/{lease.request.borrower_node}"
         return DeviceView(ref.device, kind, memory_bytes, "leased", lease.id, borrower)
+    ending = next((one for one, left in book.stopping.items() if left.device == ref), None)
+    if ending is not None:  # nobody else gets it before its node has let go of it
+        return DeviceView(ref.device, kind, memory_bytes, "leased", ending, "")
     return DeviceView(ref.device, kind, memory_bytes, "idle" if donating else "off", "", "")

@@ -39,7 +39,7 @@ async def write_models_list(config: SiteConfig, home: SiteHome, store: Store) ->
     now_s = time.time()
     data = sign_models(home.models_key(), config.site, bindings, version=int(now_s), now_s=now_s)
     try:
-        await asyncio.to_thread(write_file, models_list_path(home, config), data, mode=0o644)
+        await asyncio.to_thread(write_file, models_list_path(home, config), data, mode=0o600)
     except OSError as error:
         raise StateError(
             f"the list of models could not be written: {error.strerror}.", fix="free space on its disk"

@@ -112,6 +112,12 @@ class SiteNode:
     def lease(self, lease_id: str) -> LeaseView:
         return next(one for one in self.leases(ended=True) if one.id == lease_id)
 
+    def pulls(self, image_id: str) -> list[dict[str, int]]:
+        """Return how many bytes each source gave in each pull of an image that has ended here."""
+        views = self.call(lambda client: client.transfers())
+        mine = [one for one in views if one.kind == "pull" and one.image_id == image_id]
+        return [{source.name: source.bytes for source in one.progress.sources} for one in mine]
+
     def publish(self, folder: Path, name: str) -> PublishedView:
         async def work(client: AgentClient) -> PublishedView:
             events = [event async for event in client.publish(folder, name)]
@@ -141,12 +147,17 @@ class SiteNode:
             command, capture_output=True, text=True, check=False, timeout=DEADLINE_S, input=stdin
         )
 
-    def cli_started(self, *words: str) -> subprocess.Popen[str]:
-        """Begin a command on this node's directories, in a process group of its own."""
+    @contextlib.contextmanager
+    def cli_started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Begin a command on this node's directories; what still runs in the end is killed."""
         command = [*self.inside, sys.executable, "-m", "agent", *words, *self.directories]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as started:
+            try:
+                yield started
+            finally:
+                started.kill()
 
     def wait_ended(self, lease_id: str, deadline_s: float = DEADLINE_S) -> LeaseView:
         """Wait until a lease of this node's books has ended; return it."""
@@ -235,6 +246,10 @@ class Federation:
             f"{gateway.name} hears of {node.name}",
         )
         return node
+
+    def sign(self, *options: str) -> None:
+        """Have the consortium sign its registry anew."""
+        command("consortium", "publish", "--registry", self.source, "--keys", str(self.keys), *options)
 
     def acquaint(self, *gateways: SiteNode) -> None:
         """Wait until each of these gateways hears from all the others."""

@@ -87,7 +87,7 @@ def trust_of(role: Role, known: Membership | None = BOTH) -> Trust:
     return made
 
 
-# What each may call at a node of each role; all else is refused. A node that is no gateway cannot know who left.
+# What each may call at a node of each role; all else is refused. Only a gateway knows who left.
 NODE, ORDER, SITE = "/pyrdma.v1.Node/Report", "/pyrdma.v1.Node/StartRunner", "/pyrdma.v1.Site/AskOffer"
 ALLOWED = {
     ("gateway", NODE): {"our gateway", "our node"},
@@ -228,11 +228,11 @@ def test_names_of_sites_are_those_of_the_registry() -> None:
     assert names == ["uni-a", "uni-b", "uni-c.example"]
 
 
+TRUST = trust_of("gateway")
+
+
 @given(data=st.binary(max_size=300))
 def test_bytes_that_are_no_certificate_are_refused_and_nothing_worse(data: bytes) -> None:
     """Whatever TLS lets through: IdentityError is the one answer."""
     with pytest.raises(IdentityError):
         TRUST.admit(NODE, data)
-
-
-TRUST = trust_of("gateway")

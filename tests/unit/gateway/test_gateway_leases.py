@@ -303,6 +303,10 @@ def test_a_runner_that_dies_ends_its_lease_and_frees_the_device() -> None:
     state, effects = run(active(), RunnerEnded("l1", "killed by signal 9", 5.0))
     assert kinds(effects) == ["Save", "Ended"]
     assert state.book.taken() == frozenset()
+    named, _ = run(active(), heard("l1", now_s=4.0), RunnerEnded("l1", "killed by signal 9", 5.0))
+    again = OfferAsked(replace(REQUEST, id="r2"), "o2", 5.1)
+    assert kinds(run(named, again)[1]) == ["Offered"], "the last report names it still, its node knows better"
+    assert kinds(run(named, heard("l1", now_s=5.1), again)[1]) == ["Stop", "Refuse"], "it names it again"
 
 
 def test_an_end_after_the_end_is_nothing() -> None:

@@ -46,7 +46,8 @@ DEVICES = {"n1": ("gpu0", "gpu1"), "n2": ("gpu0",)}
 SITES = ("uni-b", "uni-c")
 nodes = st.sampled_from(sorted(DEVICES))
 sites = st.sampled_from(SITES)
-seconds = st.sampled_from([0.5, 3.0, 9.0, 10.0, 10.0, 11.0, 11.0, OFFER_TTL_S, TTL_S, NODE_FORGOTTEN_S + 1])
+moments = [0.5, 3.0, 5.0, 9.0, LEASE_REPORT_GRACE_S]
+seconds = st.sampled_from(moments * 4 + [OFFER_TTL_S, OFFER_TTL_S + 1, TTL_S, NODE_FORGOTTEN_S + 1])
 seldom = st.sampled_from([False, False, False, True])
 
 
@@ -403,4 +404,4 @@ class Donor(RuleBasedStateMachine):
 
 
 TestDonor = Donor.TestCase
-TestDonor.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestDonor.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

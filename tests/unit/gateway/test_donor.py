@@ -1,0 +1,593 @@
+"""A site as a donor: real books on disk, nodes in memory; the rules are in ``test_gateway_leases``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.faces import (
+    Emit,
+    LeaseOffer,
+    OfferRequest,
+    Order,
+    Refusal,
+    Report,
+    ReportedDevice,
+)
+from agent.daemon.pipes import Pipe
+from agent.errors import PeerNodeError, RefusedError, RunnerError, StateError, UnknownLeaseError
+from agent.gateway.book import LeaseState
+from agent.gateway.donor import LocalDonor
+from agent.gateway.request import LeaseRequest
+from agent.limits import LEASE_REPORT_GRACE_S
+from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, RunEvent, StartView
+from agent.state import SiteStore, StateFile
+from pyrdma.image.manifest import ImageId
+
+pytestmark = pytest.mark.asyncio
+
+IMAGE = ImageId(b"\x07" * 32)
+REQUEST = OfferRequest(
+    request_id="r1", model="m", image_id=IMAGE, total_bytes=10, devices=1, node="", borrower_node="b1"
+)
+REPORT = Report("n1:7443", (ReportedDevice("cpu0", "cpu", 100),), (), (), 1, 0.0, donating=True)
+START = StartView("resident", 0, 0.0, 0.0, 0.1, True, (), ())
+
+
+def granted(lease_id: str, image_id: ImageId = IMAGE) -> GrantedView:
+    """A lease that answers, as its node says it."""
+    return GrantedView(
+        LeaseView(lease_id, "m", image_id.hex(), "active", 1.0, None, "", None, 7), "", "key", START
+    )
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition with a deadline."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.002)
+
+
+class Node:
+    """A host that starts what it is told once ``go`` is set, unless it has a fault."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.may_stop = asyncio.Event()
+        self.may_stop.set()
+        self.fault: Exception | None = None
+        self.unreachable = False
+        self.orders: list[Order] = []
+        self.running: set[str] = set()
+        self.happened: list[str] = []
+
+    async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
+        self.orders.append(order)
+        self.running.add(order.lease_id)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.running.discard(order.lease_id)
+            self.happened.append("called off")
+            raise
+        if self.fault is not None:
+            self.running.discard(order.lease_id)
+            raise self.fault
+        emit(PhaseView("map", 0.1))
+        return granted(order.lease_id)
+
+    async def stop_runner(self, lease_id: str, reason: str) -> None:
+        if self.unreachable:
+            raise PeerNodeError("the node is not reachable.")
+        self.happened.append(f"stop {lease_id}: {reason}")
+        await self.may_stop.wait()
+        self.running.discard(lease_id)
+
+    async def connect(self, lease_id: str) -> Pipe:
+        raise ConnectionError(lease_id)
+
+
+class Site:
+    """A donor with its nodes, its books and a clock that only the test moves."""
+
+    def __init__(self, folder: Path, file: StateFile, books: SiteStore) -> None:
+        self.folder = folder
+        self.file = file
+        self.books = books
+        self.now_s = 1000.0
+        self.nodes = {"n1": Node(), "n2": Node()}
+        self.prepared: list[str] = []
+        self.prepare: Callable[[str, LeaseRequest], Awaitable[None]] = self._prepare
+        self.donor = self.new_donor()
+
+    def new_donor(
+        self, *, boot_id: str = "boot", clock: Callable[[], float] | None = None, ttl_s: float = 60.0
+    ) -> LocalDonor:
+        return LocalDonor(
+            "uni-a",
+            host=self.nodes.__getitem__,
+            prepare=lambda node, request: self.prepare(node, request),
+            books=self.books,
+            boot_id=boot_id,
+            clock=clock or (lambda: self.now_s),
+            lease_ttl_s=ttl_s,
+        )
+
+    async def _prepare(self, node: str, request: LeaseRequest) -> None:
+        self.prepared.append(node)
+
+    async def report(self, node: str = "n1", **changed: object) -> dict[str, float]:
+        leases = changed.pop("leases", tuple(sorted(self.nodes[node].running)))
+        return await self.donor.heard(node, replace(REPORT, leases=leases, **changed))  # type: ignore[arg-type]
+
+    async def offer(self, request: OfferRequest = REQUEST, site: str = "uni-b") -> LeaseOffer:
+        offer = await self.donor.ask_offer(request, site)
+        assert isinstance(offer, LeaseOffer)
+        return offer
+
+    async def lease(self, request: OfferRequest = REQUEST) -> str:
+        """A lease of uni-b's node b1 that runs on n1."""
+        await self.report()
+        offer = await self.offer(request)
+        return (await self.donor.commit(offer.offer_id, "uni-b", lambda _: None)).lease.id
+
+    async def rows(self) -> dict[str, tuple[str, str]]:
+        records = await self.books.leases(include_ended=True)
+        return {one.id: (one.state, one.reason) for one in records}
+
+    async def refuse_writes(self, states: str) -> None:
+        """From now on the disk takes no lease in these states."""
+        await self.file.write(
+            lambda db: db.execute(
+                f"CREATE TRIGGER full BEFORE INSERT ON site_leases WHEN NEW.state IN ({states}) "
+                "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+            )
+        )
+
+    @property
+    def free(self) -> bool:
+        """Whether n1's device is nobody's."""
+        return all(one.node != "n1" for one in self.donor.state.book.taken())
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Site]:
+    file = await StateFile.open(folder / "state.sqlite3")
+    one = Site(folder, file, await SiteStore.of(file))
+    await one.donor.start()
+    try:
+        yield one
+    finally:
+        await one.donor.close()
+        await file.close()
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert left == [], "a closed donor has left tasks behind"
+
+
+# --- from the offer to the grant --------------------------------------------------------------------------
+
+
+async def test_a_lease_is_accepted_started_and_granted(tmp_path: Path) -> None:
+    """Its borrower hears that it is accepted, then how it starts; it is on disk before its node hears."""
+    async with site(tmp_path) as one:
+        await one.report()
+        offer = await one.offer()
+        assert (offer.node, offer.warm) == ("n1", False)
+        seen: list[RunEvent] = []
+        on_disk: list[str] = []
+
+        async def prepare(node: str, request: LeaseRequest) -> None:
+            on_disk.extend(row.state for row in await one.books.leases(include_ended=False))
+
+        one.prepare = prepare
+        answer = await one.donor.commit(offer.offer_id, "uni-b", seen.append)
+        lease_id = answer.lease.id
+        assert seen == [AcceptedView(lease_id, 60.0, "uni-a", "n1"), PhaseView("map", 0.1)]
+        assert on_disk == ["committed"]
+        (order,) = one.nodes["n1"].orders
+        assert (order.lease_id, order.borrower, order.ttl_s) == (lease_id, "uni-b/b1", 60.0)
+        assert await one.rows() == {lease_id: ("active", "")}
+        assert one.donor.lends(lease_id, "uni-b", "b1")
+        assert not one.donor.lends(lease_id, "uni-b", "b2")
+        assert not one.donor.lends(lease_id, "uni-c", "b1")
+
+
+async def test_a_start_that_fails_is_told_as_it_is_and_the_device_comes_back(tmp_path: Path) -> None:
+    """The borrower hears the node's own error; the device is free once its node has nothing of it."""
+    async with site(tmp_path) as one:
+        await one.report()
+        one.nodes["n1"].fault = RunnerError("no engine here.", fix="install one")
+        offer = await one.offer()
+        with pytest.raises(RunnerError, match="no engine here"):
+            await one.donor.commit(offer.offer_id, "uni-b", lambda _: None)
+        await until(lambda: one.free)
+        ((state, reason),) = (await one.rows()).values()
+        assert (state, reason) == ("ended", "no engine here.")
+
+
+async def test_an_image_that_cannot_be_brought_ends_the_lease(tmp_path: Path) -> None:
+    """What fails before the node is told is a start that failed, too."""
+    async with site(tmp_path) as one:
+
+        async def prepare(node: str, request: LeaseRequest) -> None:
+            raise PeerNodeError("nobody has it.")
+
+        one.prepare = prepare
+        await one.report()
+        with pytest.raises(PeerNodeError, match="nobody has it"):
+            await one.donor.commit((await one.offer()).offer_id, "uni-b", lambda _: None)
+        assert one.nodes["n1"].orders == []
+        await until(lambda: one.free)
+
+
+async def test_a_defect_during_a_start_ends_the_lease_too(tmp_path: Path) -> None:
+    """What is no error of ours must not leave a lease behind that nobody can use."""
+    async with site(tmp_path) as one:
+        await one.report()
+        one.nodes["n1"].fault = ValueError("a defect")
+        with pytest.raises(ValueError, match="a defect"):
+            await one.donor.commit((await one.offer()).offer_id, "uni-b", lambda _: None)
+        await until(lambda: one.free)
+        assert [reason for _, reason in (await one.rows()).values()] == ["a defect of the donor's gateway"]
+
+
+async def test_the_time_that_a_node_is_given_is_what_is_left_when_it_is_told(tmp_path: Path) -> None:
+    """An image may take longer to come near than a lease lives; its borrower has renewed it meanwhile."""
+    async with site(tmp_path) as one:
+        come = asyncio.Event()
+
+        async def prepare(node: str, request: LeaseRequest) -> None:
+            await come.wait()
+
+        one.prepare = prepare
+        await one.report()
+        seen: list[RunEvent] = []
+        offer = await one.offer()
+        committing = asyncio.create_task(one.donor.commit(offer.offer_id, "uni-b", seen.append))
+        await until(lambda: seen)
+        assert isinstance(seen[0], AcceptedView)
+        one.now_s += 50.0
+        assert await one.donor.renew(seen[0].lease_id, "uni-b") == 60.0
+        one.now_s += 30.0
+        await one.report()
+        come.set()
+        await committing
+        assert one.nodes["n1"].orders[0].ttl_s == 30.0
+
+
+@pytest.mark.parametrize("moment", ["before it is on disk", "while it starts"])
+async def test_a_commit_that_is_called_off_leaves_nothing(tmp_path: Path, moment: str) -> None:
+    """The node hears that the start is off, then that it has to stop; the device is free, with the reason."""
+    async with site(tmp_path) as one:
+        await one.report()
+        node = one.nodes["n1"]
+        node.go.clear()
+        offer = await one.offer()
+        committing = asyncio.create_task(one.donor.commit(offer.offer_id, "uni-b", lambda _: None))
+        if moment == "while it starts":
+            await until(lambda: node.orders)
+        else:
+            await asyncio.sleep(0)
+            assert one.donor.state.book.leases == {}
+        committing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+        await until(lambda: one.free)
+        assert node.running == set()
+        ((lease_id, row),) = (await one.rows()).items()
+        assert row == ("ended", "the request was called off")
+        assert node.happened[-1] == f"stop {lease_id}: the request was called off"
+        assert node.happened[:-1] in ([], ["called off"])
+        assert (await one.offer()).node == "n1"
+
+
+async def test_a_listener_that_refuses_the_lease_calls_it_off(tmp_path: Path) -> None:
+    """Whoever takes the events may find that it does not want what they announce."""
+    async with site(tmp_path) as one:
+        await one.report()
+
+        def refuse(event: RunEvent) -> None:
+            raise PeerNodeError("not this one.")
+
+        with pytest.raises(PeerNodeError, match="not this one"):
+            await one.donor.commit((await one.offer()).offer_id, "uni-b", refuse)
+        await until(lambda: one.free)
+        assert one.nodes["n1"].running == set()
+
+
+async def test_a_lease_that_ends_while_it_starts_tells_whoever_waits(tmp_path: Path) -> None:
+    """The borrower hears why, and the node is told to stop."""
+    async with site(tmp_path) as one:
+        await one.report()
+        one.nodes["n1"].go.clear()
+        offer = await one.offer()
+        committing = asyncio.create_task(one.donor.commit(offer.offer_id, "uni-b", lambda _: None))
+        await until(lambda: one.nodes["n1"].orders)
+        await one.donor.gone("n1", "its owner needs it")
+        with pytest.raises(RefusedError, match="ended before its model answered: its owner needs it"):
+            await committing
+        await until(lambda: one.nodes["n1"].happened[-1].startswith("stop"))
+        assert one.nodes["n1"].happened[0] == "called off"
+
+
+async def test_an_offer_is_committed_once(tmp_path: Path) -> None:
+    """The second call is refused, while the lease starts and afterwards; the first one does not notice."""
+    async with site(tmp_path) as one:
+        await one.report()
+        one.nodes["n1"].go.clear()
+        offer = await one.offer()
+        first = asyncio.create_task(one.donor.commit(offer.offer_id, "uni-b", lambda _: None))
+        await until(lambda: one.nodes["n1"].orders)
+        with pytest.raises(RefusedError, match="taken already"):
+            await one.donor.commit(offer.offer_id, "uni-b", lambda _: None)
+        one.nodes["n1"].go.set()
+        lease_id = (await first).lease.id
+        with pytest.raises(RefusedError, match="taken already"):
+            await one.donor.commit(offer.offer_id, "uni-b", lambda _: None)
+        assert set(one.donor.state.book.leases) == {lease_id}
+        assert len(one.nodes["n1"].orders) == 1
+
+
+async def test_an_offer_is_its_askers_alone_and_can_be_given_back(tmp_path: Path) -> None:
+    """Another site can neither commit it nor give it back; given back, its device is free."""
+    async with site(tmp_path) as one:
+        await one.report()
+        offer = await one.offer()
+        with pytest.raises(UnknownLeaseError):
+            await one.donor.commit(offer.offer_id, "uni-c", lambda _: None)
+        with pytest.raises(UnknownLeaseError):
+            await one.donor.release(offer.offer_id, "", "uni-c")
+        assert not one.free
+        assert await one.donor.release(offer.offer_id, "another was taken", "uni-b") == "another was taken"
+        assert one.free
+
+
+async def test_what_a_donor_cannot_offer_it_refuses_with_a_sentence(tmp_path: Path) -> None:
+    """The rule's refusal is passed on as it is."""
+    async with site(tmp_path) as one:
+        answer = await one.donor.ask_offer(REQUEST, "uni-b")
+        assert isinstance(answer, Refusal)
+        assert answer.code == "no-device"
+        await one.report()
+        answer = await one.donor.ask_offer(replace(REQUEST, total_bytes=101), "uni-b")
+        assert isinstance(answer, Refusal)
+        assert (answer.code, answer.terminal) == ("too-large", True)
+
+
+# --- while it lasts, and its end --------------------------------------------------------------------------
+
+
+async def test_only_its_borrower_may_do_anything_with_a_lease(tmp_path: Path) -> None:
+    """Every call of another site is answered as if there were no such lease, and changes nothing."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        calls: list[Awaitable[object]] = [
+            one.donor.renew(lease_id, "uni-c"),
+            one.donor.release(lease_id, "mine now", "uni-c"),
+            one.donor.attend(lease_id, "uni-c"),
+            one.donor.connect(lease_id, "uni-c"),
+        ]
+        for call in calls:
+            with pytest.raises(UnknownLeaseError):
+                await call
+        assert one.donor.state.book.leases[lease_id].state is LeaseState.ACTIVE
+
+
+async def test_giving_back_stops_the_runner_and_tells_who_attends(tmp_path: Path) -> None:
+    """The node is told once, the end is told to everybody who waits for it, and to whoever asks later."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        attending = [asyncio.create_task(one.donor.attend(lease_id, "uni-b")) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert await one.donor.release(lease_id, "enough", "uni-b") == "enough"
+        assert await asyncio.gather(*attending) == ["enough", "enough"]
+        await until(lambda: one.free)
+        assert one.nodes["n1"].happened == [f"stop {lease_id}: enough"]
+        assert await one.donor.attend(lease_id, "uni-b") == "enough"
+        assert one.donor.lends(lease_id, "uni-b", "b1"), "its node may still hear how it ended"
+        with pytest.raises(UnknownLeaseError, match="enough"):
+            await one.donor.release(lease_id, "again", "uni-b")
+        with pytest.raises(UnknownLeaseError, match="enough"):
+            await one.donor.renew(lease_id, "uni-b")
+
+
+async def test_a_lease_that_nobody_renews_ends_by_the_clock(tmp_path: Path) -> None:
+    """Without any call: the donor's own clock ends it, tells who attends, and stops the runner."""
+    async with site(tmp_path) as one:
+        await one.donor.close()
+        one.donor = one.new_donor(clock=time.monotonic, ttl_s=0.2)
+        await one.donor.start()
+        lease_id = await one.lease()
+        async with asyncio.timeout(10):
+            reason = await one.donor.attend(lease_id, "uni-b")
+        assert reason == "its borrower did not renew it in time"
+        await until(lambda: one.free)
+        assert one.nodes["n1"].running == set()
+
+
+async def test_a_runner_that_ends_is_told_with_its_nodes_reason(tmp_path: Path) -> None:
+    """The report frees the device at once; saying it again, or another node saying it, changes nothing."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        assert await one.report("n2", ended=((lease_id, "I want it"),)) == {}
+        assert await one.report() == {lease_id: 60.0}
+        attending = asyncio.create_task(one.donor.attend(lease_id, "uni-b"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            assert await one.report(leases=(), ended=((lease_id, "killed by SIGKILL"),)) == {}
+        assert await attending == "killed by SIGKILL"
+        assert one.free
+        assert one.nodes["n1"].happened == []
+
+
+async def test_an_end_that_is_under_way_is_over_when_its_node_says_so(tmp_path: Path) -> None:
+    """A node that could not be told to stop may say by itself that the runner has gone."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        one.nodes["n1"].unreachable = True
+        await one.donor.release(lease_id, "enough", "uni-b")
+        assert not one.free
+        await one.report(leases=(), ended=((lease_id, "its time was over"),))
+        assert one.free
+
+
+async def test_a_node_that_could_not_be_told_is_told_after_its_next_report(tmp_path: Path) -> None:
+    """Until then its device is nobody else's."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        node = one.nodes["n1"]
+        node.unreachable = True
+        await one.donor.release(lease_id, "enough", "uni-b")
+        assert isinstance(await one.donor.ask_offer(replace(REQUEST, request_id="r2"), "uni-b"), Refusal)
+        node.unreachable = False
+        one.now_s += 1.0
+        await one.report()
+        await until(lambda: one.free)
+        assert node.running == set()
+
+
+async def test_a_node_cannot_end_what_runs_on_another_one(tmp_path: Path) -> None:
+    """It is told to stop what it claims to run; the lease goes on where it is."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        await one.report("n2", leases=(lease_id,))
+        await until(lambda: one.nodes["n2"].happened)
+        await one.report()
+        assert one.donor.state.book.leases[lease_id].state is LeaseState.ACTIVE
+        assert lease_id in one.nodes["n1"].running
+
+
+async def test_a_node_cannot_call_off_a_start_on_another_one(tmp_path: Path) -> None:
+    """The same while the lease is being started."""
+    async with site(tmp_path) as one:
+        await one.report()
+        one.nodes["n1"].go.clear()
+        offer = await one.offer()
+        committing = asyncio.create_task(one.donor.commit(offer.offer_id, "uni-b", lambda _: None))
+        await until(lambda: one.nodes["n1"].orders)
+        await one.report("n2", leases=(one.nodes["n1"].orders[0].lease_id,))
+        await until(lambda: one.nodes["n2"].happened)
+        one.nodes["n1"].go.set()
+        assert (await committing).lease.state == "active"
+
+
+async def test_an_order_to_stop_that_hangs_is_not_given_again(tmp_path: Path) -> None:
+    """Each report of a node that does not end its runner would add another call that waits."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        node = one.nodes["n1"]
+        node.may_stop.clear()
+        await one.donor.release(lease_id, "enough", "uni-b")
+        for _ in range(5):
+            one.now_s += 2.0
+            await one.report()
+        assert len(node.happened) == 1
+        node.may_stop.set()
+        await until(lambda: one.free)
+
+
+# --- the disk ---------------------------------------------------------------------------------------------
+
+
+async def test_a_commit_that_cannot_be_written_is_refused_and_the_device_is_free(tmp_path: Path) -> None:
+    """Nothing is started for it, no lease is known, and its offer is gone with it."""
+    async with site(tmp_path) as one:
+        await one.report()
+        offer = await one.offer()
+        await one.refuse_writes("'committed'")
+        with pytest.raises(StateError, match="the disk is full"):
+            await one.donor.commit(offer.offer_id, "uni-b", lambda _: None)
+        assert one.free
+        assert one.donor.state.book.leases == {}
+        assert one.nodes["n1"].orders == []
+        assert await one.rows() == {}
+
+
+async def test_a_renewal_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """A promise that a restart would forget is none; the lease keeps the time that it had."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        await one.refuse_writes("'active'")
+        one.now_s += 20.0
+        with pytest.raises(StateError):
+            await one.donor.renew(lease_id, "uni-b")
+        assert await one.report() == {lease_id: 40.0}
+
+
+async def test_an_end_goes_on_though_it_cannot_be_written(tmp_path: Path) -> None:
+    """A full disk keeps no device, and a start that has answered is granted all the same."""
+    async with site(tmp_path) as one:
+        await one.refuse_writes("'active', 'ended'")
+        lease_id = await one.lease()
+        assert await one.donor.release(lease_id, "enough", "uni-b") == "enough"
+        await until(lambda: one.free)
+        assert await one.rows() == {lease_id: ("committed", "")}
+
+
+# --- after a start of the gateway -------------------------------------------------------------------------
+
+
+async def test_a_lease_that_runs_on_is_adopted_after_a_restart(tmp_path: Path) -> None:
+    """It keeps its device until its node has spoken, then lives on, with the birthday that it had."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        (born,) = [row.created_at for row in await one.books.leases(include_ended=False)]
+        await one.donor.close()
+        one.donor = one.new_donor()
+        await one.donor.start()
+        assert not one.free
+        assert one.donor.lends(lease_id, "uni-b", "b1")
+        assert await one.report() == {lease_id: 60.0}
+        assert one.donor.state.book.leases[lease_id].state is LeaseState.ACTIVE
+        one.now_s += 30.0
+        assert await one.donor.renew(lease_id, "uni-b") == 60.0
+        (row,) = await one.books.leases(include_ended=False)
+        assert (row.created_at, row.deadline_s) == (born, one.now_s + 60.0)
+
+
+async def test_a_lease_that_its_node_does_not_know_ends_after_a_restart(tmp_path: Path) -> None:
+    """Who attends it after the restart hears so."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        await one.donor.close()
+        one.donor = one.new_donor()
+        await one.donor.start()
+        attending = asyncio.create_task(one.donor.attend(lease_id, "uni-b"))
+        one.nodes["n1"].running.clear()
+        one.now_s += LEASE_REPORT_GRACE_S
+        await one.report()
+        assert await attending == "its node no longer runs it"
+        assert one.free
+
+
+async def test_nothing_outlives_a_boot(tmp_path: Path) -> None:
+    """Its clock began anew, and nothing that ran then runs now."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        await one.donor.close()
+        one.donor = one.new_donor(boot_id="another boot")
+        await one.donor.start()
+        assert one.donor.state.book.leases == {}
+        assert (await one.rows())[lease_id][0] == "ended"
+
+
+async def test_a_donor_that_closes_calls_its_starts_off(tmp_path: Path) -> None:
+    """Whoever waits hears that it was stopped; nothing is left to run behind the agent's back."""
+    async with site(tmp_path) as one:
+        await one.report()
+        one.nodes["n1"].go.clear()
+        offer = await one.offer()
+        committing = asyncio.create_task(one.donor.commit(offer.offer_id, "uni-b", lambda _: None))
+        await until(lambda: one.nodes["n1"].orders)
+        await one.donor.close()
+        with pytest.raises(RefusedError, match="ended before its model answered"):
+            await committing
+        assert one.nodes["n1"].running == set()
