@@ -105,10 +105,11 @@ async def _measure(
 
 async def _ask(connect: Connect, key: str, tokens: int) -> tuple[float, int]:
     """Stream one completion; return the seconds to its first token, and how many came."""
-    body = json.dumps({"model": MODEL, "prompt": "one two three", "max_tokens": tokens, "stream": True})
+    asked = {"model": MODEL, "prompt": "one two three", "max_tokens": tokens, "stream": True}
+    body = json.dumps(asked)
     head = (
-        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     begun = time.perf_counter()
     reader, writer = await connect()

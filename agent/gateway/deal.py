@@ -43,7 +43,8 @@ class Deal:
         self._accept = accept
         self._emit = emit
         self._held: deque[RunEvent] | None = None
-        self._both = asyncio.TaskGroup()
+        self._committing: asyncio.Task[GrantedView] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._lease_id = ""
 
     async def take(self, offer_id: str) -> GrantedView:
@@ -53,17 +54,19 @@ class Deal:
             PeerNodeError: the donor did not keep to its offer.
             Error, FederationError: what the commit, or writing it down, raised.
         """
+        committing = self._committing = asyncio.create_task(self._donor.commit(offer_id, self._hear))
         try:
-            async with self._both:
-                committing = self._both.create_task(self._donor.commit(offer_id, self._hear))
-        except BaseExceptionGroup as group:
-            waiting = asyncio.current_task()
-            if waiting is not None and waiting.cancelling():
-                raise asyncio.CancelledError from group  # whatever else went wrong, nobody wants it any more
-            raise group.exceptions[0] from None
-        if committing.cancelled():
-            raise PeerNodeError(f"{self._donor.site} called the start off.", fix="try again")
-        return self._checked(committing.result())
+            await asyncio.wait((committing,))
+            if self._writing is not None:
+                await self._writing
+            if committing.cancelled():
+                raise PeerNodeError(f"{self._donor.site} called the start off.", fix="try again")
+            return self._checked(committing.result())
+        finally:
+            under_way = [one for one in (committing, self._writing) if one is not None]
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     def _hear(self, event: RunEvent) -> None:
         match event:
@@ -73,7 +76,7 @@ class Deal:
                 accepted = self._checked_accepted(event)
                 self._lease_id = accepted.lease_id
                 self._held = deque(maxlen=MAX_EVENTS_HELD)
-                self._both.create_task(self._write_down(accepted))
+                self._writing = asyncio.create_task(self._write_down(accepted))
                 return
             case NoteView(text):
                 event = NoteView(printable(text, MAX_REASON_BYTES))
@@ -85,11 +88,15 @@ class Deal:
             self._emit(event)
 
     async def _write_down(self, accepted: AcceptedView) -> None:
-        await self._accept(accepted)
-        held, self._held = self._held or (), None
-        self._emit(accepted)
-        for event in held:
-            self._emit(event)
+        try:
+            await self._accept(accepted)
+            held, self._held = self._held or (), None
+            for event in (accepted, *held):
+                self._emit(event)
+        except BaseException:
+            if self._committing is not None:
+                self._committing.cancel()
+            raise
 
     def _checked_accepted(self, accepted: AcceptedView) -> AcceptedView:
         lease_id = accepted.lease_id

@@ -15,18 +15,21 @@ from agent import __version__
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("folder", "package"), [("pyrdma", "pyrdma"), (".", "agent")])
-def test_a_wheel_holds_its_package_and_nothing_else(folder: str, package: str, tmp_path: Path) -> None:
-    """The library's wheel has no agent in it, the agent's no library, tests or benchmarks; both are typed."""
+@pytest.mark.parametrize(
+    ("folder", "packages"), [("pyrdma", {"pyrdma"}), (".", {"agent", "federation", "tui"})]
+)
+def test_a_wheel_holds_its_packages_and_nothing_else(folder: str, packages: set[str], tmp_path: Path) -> None:
+    """The library's wheel has no agent in it, the agent's no library, tests or benchmarks; all are typed."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT / folder, check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {package}
-    assert f"{package}/py.typed" in names
+    assert {top for top in tops if not top.endswith(".dist-info")} == packages
+    assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert not [name for name in names if "/./" in name or name.endswith(("pyproject.toml", ".pyc"))]
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
+    files = (path for package in packages for path in (ROOT / package).rglob("*.py"))
+    sources = {str(path.relative_to(ROOT)) for path in files}
     assert sources == {name for name in names if name.endswith(".py")}
 
 

@@ -458,3 +458,42 @@ async def test_an_asker_keeps_what_was_under_way_when_both_halves_end(tmp_path: 
         may_read.set()
         await closing
         assert await heard == 48 << 10
+
+
+async def test_askers_that_vanish_at_any_moment_leave_nothing_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, count_descriptors: Callable[[], int]
+) -> None:
+    """Calls let go in the middle of writes both ways: no defect is logged, no connection stays."""
+    open_now = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now
+        open_now += 1
+        try:
+            while not reader.at_eof():
+                writer.write(bytes(1 << 14))
+                await writer.drain()
+                await reader.read(1 << 14)
+        except OSError:
+            pass
+        finally:
+            open_now -= 1
+            writer.transport.abort()
+
+    async def visit(made: Bench, chance: random.Random) -> None:
+        assert made.client is not None
+        pipe = await made.client.connect("l1")
+        for _ in range(chance.randrange(6)):
+            await pipe.read()
+            await pipe.write(bytes(chance.randrange(1, 1 << 16)))
+        pipe.abort()
+
+    async with bench(tmp_path, flood, 2) as made:
+        await visit(made, random.Random(0))
+        await until(lambda: open_now == 0)
+        before = count_descriptors()
+        for seed in range(10):
+            await asyncio.gather(*(visit(made, random.Random(10 * seed + at)) for at in range(10)))
+        await until(lambda: open_now == 0)
+        await until(lambda: count_descriptors() <= before + 4)
+    assert worries(caplog) == []

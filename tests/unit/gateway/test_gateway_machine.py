@@ -89,6 +89,8 @@ class Donor(RuleBasedStateMachine):
         """Take a step, hold its effects against the laws, carry them out."""
         before = self.state.book.stopping
         self.state, effects = step(self.state, event)
+        over = [one for one in self.state.book.leases.values() if one.deadline_s <= event.now_s]
+        assert not over, "a lease outlives its time"
         for lease_id in set(before) - set(self.state.book.stopping):
             forgotten = before[lease_id].device.node not in self.state.fleet.nodes
             assert forgotten or not self.is_there(lease_id), (
@@ -226,10 +228,10 @@ class Donor(RuleBasedStateMachine):
 
         A report that the node made before may come after all that.
         """
-        if late_report:
-            self.reports(node, donating=True, arrives=False)
         if all(one.node != node for one in self.state.fleet.present(self.now_s)):
             self.reports(node, donating=True, arrives=True)
+        if late_report:
+            self.reports(node, donating=True, arrives=False)
         offer_id = self.ask(site, number, 1, node)
         if offer_id is None or far == "offered":
             return
@@ -385,8 +387,9 @@ class Donor(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end every lease that was started has ended, once, in its time, and every device is free."""
-        self.now_s = max(self.now_s + OFFER_TTL_S, *(one + TTL_S for one in self.promised_s.values()), 0.0)
-        self.do(Tick(self.now_s))
+        ends_s = {*(one + TTL_S for one in self.promised_s.values()), self.now_s + OFFER_TTL_S}
+        for self.now_s in sorted(one for one in ends_s if one >= self.now_s):
+            self.do(Tick(self.now_s))
         assert not self.state.book.leases, "a lease outlives its time"
         for _ in range(2):
             for name, node in self.nodes.items():

@@ -1,0 +1,73 @@
+"""A site's trust in others, as tests of the gateway's shell need it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from agent.site.home import SiteConfig
+from agent.site.trust import Trust
+from federation.identity.authority import SiteAuthority
+from federation.registry.documents import GatewayAddress, SiteDocument
+from federation.registry.membership import Membership, ModelBinding
+
+CONFIG = SiteConfig(
+    site="uni-a",
+    trust_domain="uni-a.example",
+    node="a0",
+    role="gateway",
+    address="a0.uni-a.example:7443",
+    listen="127.0.0.1:7443",
+    gateway_node="a0",
+    gateway_address="a0.uni-a.example:7443",
+    join_address="a0.uni-a.example:7444",
+    join_listen="127.0.0.1:7444",
+)
+
+
+@pytest.fixture(scope="session")
+def config() -> SiteConfig:
+    """The place of uni-a's gateway."""
+    return CONFIG
+
+
+@pytest.fixture(scope="session")
+def authorities() -> Callable[[str], bytes]:
+    """Return the CA certificate of a site, made once."""
+    made: dict[str, bytes] = {}
+
+    def of(site: str) -> bytes:
+        if site not in made:
+            made[site] = SiteAuthority.create(f"{site}.example", now_s=time.time()).certificate_pem
+        return made[site]
+
+    return of
+
+
+@pytest.fixture
+def membership(authorities: Callable[[str], bytes]) -> Callable[..., Membership]:
+    """Return a consortium of some sites, and what their signed lists name."""
+
+    def of(*sites: str, models: dict[str, ModelBinding] | None = None) -> Membership:
+        documents = tuple(
+            SiteDocument(
+                site=site,
+                trust_domain=f"{site}.example",
+                authorities=(authorities(site).decode(),),
+                gateways=(GatewayAddress("g0", f"g0.{site}.example:7443"),),
+                models_key="",
+                region="",
+            )
+            for site in sites
+        )
+        return Membership("c", 1, 1.0, 2.0, documents, models or {}, {})
+
+    return of
+
+
+@pytest.fixture
+def trust(authorities: Callable[[str], bytes]) -> Trust:
+    """What uni-a's gateway believes; it knows no other site yet."""
+    return Trust(CONFIG, authorities("uni-a"), lambda node: True)
