@@ -120,8 +120,8 @@ MAX_EVENT_PARTS: Final = 64
 NODE_SILENCE_S: Final = 10.0
 """A node that has not reported for this long gets no lease: five reports are missing."""
 NODE_LOST_LEASE_S: Final = 30.0
-"""A lease ends when its node has been silent for this long, or for its time to live if that is less: its borrower
-must not wait for what is not there, and must not lose it to a switch that starts again."""
+"""A lease ends when its node has been silent for this long, or for its time to live if that is less: its
+borrower must not wait for what is not there, and must not lose it to a switch that starts again."""
 NODE_FORGOTTEN_S: Final = 3600.0
 """A silent node without a lease is struck off the fleet by then; until then a refusal can still name it."""
 MAX_NODES: Final = 1024

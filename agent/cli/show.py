@@ -37,8 +37,10 @@ def status(*, as_json: bool, paths: Paths) -> None:
         used, budget = format_size(cache.used_bytes), format_size(cache.budget_bytes)
         workers = ", ".join(f"{worker.lane} (pid {worker.pid})" for worker in cache.workers) or "none yet"
         data(f"cache   {used} of {budget} used, pid {cache.pid}, lane workers: {workers}")
-    else:
+    elif view.donates:
         data("cache   down, it is being started again")
+    else:
+        data("cache   none, this node donates nothing")
     if cache.restarts or cache.last_fault:
         data(f"        started again {cache.restarts} times; last fault: {cache.last_fault}")
     data(

@@ -164,7 +164,7 @@ class SitePart:
         )
         self._gateway, self._neighbours, self._trust = gateway, neighbours, trust
         client = self._registry_client()
-        watch = RegistryWatch(client, trust, site.site, neighbours.learn)
+        watch = RegistryWatch(client, trust, site.site, gateway.learn)
         await watch.start()
         ending.push_async_callback(watch.close)
         await gateway.start()

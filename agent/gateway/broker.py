@@ -162,6 +162,13 @@ class SiteBroker:
         """Open a connection to a lease's runner."""
         return await self._donor_of(lease_id, borrower).connect(lease_id)
 
+    async def end_all_of(self, borrower: str, reason: str) -> None:
+        """Give back what a node has from other sites; each is told beside the others, and not waited for."""
+        for lease_id in self._brokered.of(borrower):
+            with contextlib.suppress(Error, FederationError):  # its donor has left the consortium
+                self._give_back(self._donor_of(lease_id, borrower), lease_id, reason)
+            await self._brokered.strike(lease_id, reason)
+
     # --- whom to ask, whom to take ------------------------------------------------------------------------
 
     def _donors(self, wish: Wish) -> list[Donor]:

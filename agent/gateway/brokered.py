@@ -81,6 +81,10 @@ class BrokeredLeases:
         if lease is not None:
             await self._books.put_lease(lease.record)
 
+    def of(self, borrower: str) -> tuple[str, ...]:
+        """Return the leases that a node has."""
+        return tuple(key for key, one in self._leases.items() if one.record.borrower_node == borrower)
+
     def donor_of(self, lease_id: str, borrower: str) -> str:
         """Return the site that a node has a lease from.
 

@@ -140,7 +140,8 @@ class SiteLending:
     async def find_image(self, ref: ModelRef | None, image_id: ImageId | None) -> tuple[ImageId, int] | None:
         """Return the image that is asked for, if it is whole in this site, and its size in bytes.
 
-        One on its way here is not offered to other sites: two that wait for each other would wait for ever.
+        What was published on the gateway counts, even if its folder would have to be read again. One on
+        its way here from elsewhere does not: two sites that wait for each other would wait for ever.
         """
         if ref is None and image_id is None:
             return None
@@ -149,7 +150,8 @@ class SiteLending:
             wanted = await catalogue.bound(ModelRef(ref.name, None)) if ref is not None else image_id
             if wanted is not None and (image_id is None or wanted == image_id):
                 manifest = await catalogue.known_manifest(wanted)
-                if manifest is not None and await catalogue.in_memory(wanted):
+                here = await catalogue.in_memory(wanted) or await catalogue.folders_of(wanted)
+                if manifest is not None and here:
                     return wanted, manifest.layout.total_bytes
         for images in self._reported().values():
             for image in images:

@@ -28,6 +28,7 @@ from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
 from agent.errors import NotAllowedError, PeerNodeError, RequestError
 from agent.gateway.broker import SiteBroker
+from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
 from agent.gateway.forwarding import Forwarding, SiteLending
 from agent.gateway.naming import Naming
@@ -101,6 +102,7 @@ class Gateway:
         )
         own = OwnDonor(self.donor)
         self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock)
+        self._departures = Departures(self.donor, self.broker, trust)
         running = host.leases if host is not None else None
         self._reporting = Reporting(self._describe, partial(self._hear, config.node), running)
 
@@ -108,8 +110,14 @@ class Gateway:
         """Take over the books, and begin to hear of the own node and the neighbours."""
         await self.broker.restore()
         await self.donor.start()
+        self._departures.sites()
         self._neighbours.start()
         self._reporting.start()
+
+    def learn(self) -> None:
+        """Take over which sites there are now."""
+        self._neighbours.learn()
+        self._departures.sites()
 
     async def stop_lending(self) -> None:
         """End what runs on the own node, and tell its borrowers; what runs on other nodes goes on."""
@@ -118,6 +126,7 @@ class Gateway:
     async def close(self) -> None:
         """Stop."""
         await self._reporting.close()
+        await self._departures.close()
         await self.broker.close()
         await self._neighbours.close()
         await self.forwarding.close()
@@ -228,10 +237,10 @@ class Gateway:
         return (own, *self._neighbours.views())
 
     async def strike(self, node: str, *, put_out: bool) -> bool:
-        """Strike a node off the list; its leases end."""
+        """Strike a node off the list; what it lends and uses ends."""
         was = await self._books.leave(node, now_s=time.time(), put_out=put_out)
         self._images.pop(node, None)
-        await self.donor.gone(node, f"the node {node} has left {self._config.site}")
+        await self._departures.node(node)
         return was
 
     # --- within -------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class Naming:
     async def _of_anyone(self, ref: ModelRef) -> Meant:
         asked = self._neighbours.ready()
         answers = await asyncio.gather(*(one.lender.find(ref) for one in asked), return_exceptions=True)
-        offers, unreachable = [], []
+        offers, unreachable = [], list(self._neighbours.silent())
         for one, answer in zip(asked, answers, strict=True):
             if isinstance(answer, Offer):
                 offers.append(answer)

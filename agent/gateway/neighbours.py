@@ -107,6 +107,10 @@ class Neighbours:
         """Return the sites that answered lately, by name."""
         return tuple(self._known[name] for name in sorted(self._known) if self._is_ready(self._known[name]))
 
+    def silent(self) -> tuple[str, ...]:
+        """Return the names of the others."""
+        return tuple(name for name in sorted(self._known) if not self._is_ready(self._known[name]))
+
     async def ask_all(self) -> None:
         """Ask each site how it is, now."""
         await asyncio.gather(*self._questions(), return_exceptions=True)

@@ -61,7 +61,7 @@ class FirstCome:
         if chosen is None:
             return Refused(
                 "all-leased",
-                f"every device that would do is in use; there are {len(fitting)}.",
+                f"every device that would do is in use ({len(fitting)}).",
                 "ask again when a lease has ended, or ask another site",
                 terminal=False,
             )

@@ -15,7 +15,8 @@ from agent.state.records import MemberRecord
 def site_summary(site: str, version: str, state: State, now_s: float) -> SiteSummary:
     """Return what a site says of itself to others: nodes that are not lost, and their donated devices."""
     present = state.fleet.present(now_s)
-    taken = {one.device for one in (*state.book.leases.values(), *state.book.stopping.values())}
+    book = state.book
+    taken = {one.device for part in (book.leases, book.stopping) for one in part.values()}
     devices = [DeviceRef(one.node, device.id) for one in present if one.donating for device in one.devices]
     return SiteSummary(
         site=site,

@@ -497,3 +497,53 @@ async def test_askers_that_vanish_at_any_moment_leave_nothing_behind(
         await until(lambda: open_now == 0)
         await until(lambda: count_descriptors() <= before + 4)
     assert worries(caplog) == []
+
+
+async def test_a_runner_that_dies_with_its_first_word_is_an_error_and_no_hang(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of many calls gets its status, also when that overtakes the first answer on its way."""
+
+    async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x")
+        await reader.readexactly(1)
+        writer.transport.abort()
+
+    async with bench(tmp_path, dies) as made:
+        stub = await stub_of(made)
+
+        async def ask() -> grpc.StatusCode:
+            call = stub.Relay(timeout=20)
+            await call.write(pb.RelayData(lease_id="l1"))
+            await call.write(pb.RelayData(data=b"y"))
+            return await call.code()
+
+        for _ in range(10):
+            codes = await asyncio.gather(*(ask() for _ in range(30)))
+            assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK}
+    assert worries(caplog) == []
+
+
+async def test_a_runner_that_dies_behind_full_buffers_is_an_error_and_no_hang(tmp_path: Path) -> None:
+    """A client that comes back to read gets what is still there, and then the break."""
+    held: list[asyncio.StreamWriter] = []
+    moved = time.monotonic()
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal moved
+        held.append(writer)
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(bytes(RELAY_BUFFER_BYTES))
+                await writer.drain()
+                moved = time.monotonic()
+
+    async with bench(tmp_path, flood) as made:
+        call = (await stub_of(made)).Relay(timeout=30)
+        await call.write(pb.RelayData(lease_id="l1"))
+        await until(lambda: held and time.monotonic() - moved > 0.5)
+        held[0].transport.abort()
+        with pytest.raises(aio.AioRpcError) as caught:
+            while (await call.read()) is not aio.EOF:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 
-def _load() -> Any:
+def _load(name: str) -> Any:
     # Tests are no packages, so what they share has no name to import it by.
-    name = "institutions"
     if name not in sys.modules:
         specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
         assert specification is not None
@@ -26,13 +25,13 @@ def _load() -> Any:
     return sys.modules[name]
 
 
-institutions = _load()
+site_nodes, institutions = map(_load, ("site_nodes", "institutions"))
 
 
 @pytest.fixture(name="until", scope="session")
 def until_fixture() -> Callable[..., Any]:
     """Hand out ``until(condition, what, deadline_s)``."""
-    return institutions.until  # type: ignore[no-any-return]
+    return site_nodes.until  # type: ignore[no-any-return]
 
 
 @pytest.fixture(name="say", scope="session")

@@ -84,7 +84,7 @@ def test_a_runner_that_dies_ends_its_lease(sites: Sites, say: Say, until: Until,
     granted = sites.n1.run("m", site="south", node=node)
     assert say(granted, b"die") == b""
     ended = sites.n1.wait_ended(granted.lease.id, TTL_S)
-    assert ended.reason == "its runner was killed by signal 9 (SIGKILL)."
+    assert ended.reason == "its runner was ended by SIGKILL"
     assert refuses(granted, say)
     until(lambda: sites.state(node) == "idle", "the device is free")
     assert getattr(sites, node).lease(granted.lease.id).reason == ended.reason
@@ -152,7 +152,10 @@ def test_a_borrower_that_is_gone_loses_its_leases_with_their_time(sites: Sites, 
     assert sites.s1.device_states() == {"s1": "leased", "s2": "leased"}
     until(lambda: sites.s1.device_states() == {"s1": "idle", "s2": "idle"}, "both are free", TTL_S + 10)
     for node, lease in leases.items():
-        assert getattr(sites, node).lease(lease).reason == "its borrower did not renew it in time"
+        assert getattr(sites, node).lease(lease).reason in (
+            "its borrower did not renew it in time",
+            "its time was over and nobody renewed it",  # by the node's own clock
+        )
 
 
 def test_a_borrower_that_starts_again_gives_its_leases_back(sites: Sites, say: Say, until: Until) -> None:
@@ -207,7 +210,7 @@ def test_a_device_that_is_leased_is_not_had_twice(sites: Sites, say: Say) -> Non
     refused = sites.n1.cli("run", "m", "--site", "south", "--node", "s1")
     assert refused.returncode == 1
     assert re.search(
-        r"^error: nobody grants a lease for m\. south: every device that would do is in use; there are 1\.$",
+        r"^error: nobody grants a lease for m\. south: every device that would do is in use \(1\)\.$",
         refused.stderr,
         re.MULTILINE,
     )

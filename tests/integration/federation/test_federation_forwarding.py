@@ -14,6 +14,7 @@ from agent.local.views import GrantedView, NoteView
 from federation.errors import NotAdmittedError
 
 MIB = 1 << 20
+ROOM = ("--memory-mib", "2048")
 Say = Callable[[GrantedView, bytes], bytes]
 Until = Callable[..., Any]
 MakeModel = Callable[..., Path]
@@ -39,11 +40,10 @@ class Two:
 @pytest.fixture(scope="module")
 def sites(shared_federation: Any) -> Two:
     """Start both institutions, for all tests of this module."""
-    room = ("--memory-mib", "2048")
-    n1 = shared_federation.found(shared_federation.node("n1", "north"), *room)
-    s1 = shared_federation.found(shared_federation.node("s1", "south"), *room)
-    n2 = shared_federation.join(n1, shared_federation.node("n2", "north"), *room)
-    s2 = shared_federation.join(s1, shared_federation.node("s2", "south"), *room)
+    n1 = shared_federation.found(shared_federation.node("n1", "north"), *ROOM)
+    s1 = shared_federation.found(shared_federation.node("s1", "south"), *ROOM)
+    n2 = shared_federation.join(n1, shared_federation.node("n2", "north"), *ROOM)
+    s2 = shared_federation.join(s1, shared_federation.node("s2", "south"), *ROOM)
     shared_federation.acquaint(n1, s1)
     return Two(shared_federation, n1, n2, s1, s2)
 
@@ -120,6 +120,23 @@ def test_a_start_that_is_killed_on_the_way_leaves_nothing(
         ["the request was called off"],
     )
     assert sites.n1.run("gone", site="south", node="s2").start.verified
+
+
+def test_a_gateway_that_starts_again_reads_its_folders_for_others(
+    sites: Two, make_model: MakeModel, say: Say, until: Until
+) -> None:
+    """What it published is in no memory any more; other sites and its own nodes can run it all the same."""
+    image = sites.n1.publish(make_model("kept", nbytes=20 * MIB, seed=13), "kept")
+    other = sites.n1.publish(make_model("kept-too", seed=14), "kept-too")
+    assert sites.n1.end() == 0
+    sites.n1.launch(*ROOM)
+    sites.together.acquaint(sites.n1, sites.s1)
+    until(lambda: sites.n1.device_states() == {"n1": "idle", "n2": "idle"}, "both nodes are heard")
+    granted = sites.s2.run("kept", node="s2")
+    assert granted.lease.image_id == image.image_id
+    assert say(granted, b"hello") == b"hello|end"
+    assert sites.s1.pulls(image.image_id) == [{"north": image.total_bytes}]
+    assert sites.n2.run("kept-too", node="n2").lease.image_id == other.image_id
 
 
 # --- names ------------------------------------------------------------------------------------------------
