@@ -29,7 +29,7 @@ from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.convert_site import check_id
 from agent.rpc.errors import Context, answering
 from agent.rpc.identity import caller
-from agent.rpc.relaying import AnsweredPipe, first_of
+from agent.rpc.relaying import AnsweredPipe, begin, first_of
 from agent.text import printable
 from pyrdma.errors import ChannelError
 from pyrdma.image.manifest import ImageId
@@ -111,6 +111,7 @@ class LeaseCalls:
         """Carry one connection to a lease's runner."""
         async with answering(context, PEER_CALL_S):  # who asks for nothing must not keep a call for a day
             first = await first_of(context)
+            await begin(context)
             pipe = await self._leases.connect(check_id(first.lease_id), caller())
         async with answering(context, RELAY_CALL_S):
             try:

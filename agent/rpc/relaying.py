@@ -91,6 +91,16 @@ async def first_of(context: Context) -> pb.RelayData:
     raise RequestError("a relayed connection begins with the name of a lease.")
 
 
+async def begin(context: Context) -> None:
+    """Send the head of the answer by itself.
+
+    With the first bytes it would be sent twice if the call fails while they are under way, and then gRPC sends
+    no status at all: the asker would wait until its deadline.
+    """
+    with suppress(aio.BaseError):  # whoever has gone needs none
+        await context.send_initial_metadata(())
+
+
 class AnsweredPipe:
     """The servicer's end; it lasts as long as the call."""
 
