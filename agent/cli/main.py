@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    if not debug:  # gRPC writes lines of its own to stderr, where ours say the same in one sentence
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         result = cli.main(args=given, prog_name="pyrdma-agent", standalone_mode=False)
     except click.ClickException as error:

@@ -43,10 +43,9 @@ def status(*, as_json: bool, paths: Paths) -> None:
         data("cache   none, this node donates nothing")
     if cache.restarts or cache.last_fault:
         data(f"        started again {cache.restarts} times; last fault: {cache.last_fault}")
-    data(
-        f"spares  {spares.ready} of {spares.wanted} ready"
-        + (f"; {spares.last_fault}" if spares.last_fault else "")
-    )
+    if view.donates:
+        fault = f"; {spares.last_fault}" if spares.last_fault else ""
+        data(f"spares  {spares.ready} of {spares.wanted} ready{fault}")
     for peer in view.peers:
         data(f"peer    {peer.name or '?'} at {peer.address}: {'reachable' if peer.reachable else peer.fault}")
     if view.state_fault:
@@ -119,11 +118,13 @@ def leases(*, include_ended: bool, as_json: bool, paths: Paths) -> None:
                 view.state,
                 _duration((view.ended_at or now) - view.created_at),
                 f"http://127.0.0.1:{view.port}/v1" if view.port and view.ended_at is None else "-",
+                view.donor or "here",
+                view.borrower or "here",
                 view.reason,
             )
             for view in views
         ]
-        table(("LEASE", "MODEL", "STATE", "FOR", "ENDPOINT", "REASON"), rows)
+        table(("LEASE", "MODEL", "STATE", "FOR", "ENDPOINT", "RUNS", "USED", "REASON"), rows)
 
 
 @click.command(short_help="List publications and pulls.")

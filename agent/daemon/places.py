@@ -69,8 +69,9 @@ class GatewayPlace:
         return f"{node} is no longer a node of {self._config.site}; its leases end."
 
     async def published(self) -> None:
-        """Sign the list of models anew."""
+        """Sign the list of models anew, and know where the image lies before anybody asks for it."""
         await write_models_list(self._config, self._home, self._store)
+        await self._gateway.report_now()
 
 
 class NodePlace:

@@ -123,6 +123,10 @@ class Gateway:
         """End what runs on the own node, and tell its borrowers; what runs on other nodes goes on."""
         await self._reporting.last_word()
 
+    async def report_now(self) -> None:
+        """Hear of the own node at once."""
+        await self._reporting.now()
+
     async def close(self) -> None:
         """Stop."""
         await self._reporting.close()

@@ -97,7 +97,7 @@ class AgentClient:
         self, folder: Path, name: str, *, timeout_s: float = LONG_CALL_S
     ) -> AsyncIterator[views.PublishEvent]:
         """Publish a folder; yields notes and progress, last the outcome."""
-        request = pb.PublishRequest(folder=str(folder.absolute()), name=name)
+        request = pb.PublishRequest(folder=str(folder.resolve()), name=name)
         call = self._stub.Publish(request, timeout=timeout_s)
         events: AsyncIterator[views.PublishEvent] = self._events(call, convert.publish_event_from)
         async for event in events:

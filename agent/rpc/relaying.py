@@ -94,8 +94,8 @@ async def first_of(context: Context) -> pb.RelayData:
 async def begin(context: Context) -> None:
     """Send the head of the answer by itself.
 
-    With the first bytes it would be sent twice if the call fails while they are under way, and then gRPC sends
-    no status at all: the asker would wait until its deadline.
+    With the first bytes it would be sent twice if the call fails while they are under way, and then gRPC
+    sends no status at all: the asker would wait until its deadline.
     """
     with suppress(aio.BaseError):  # whoever has gone needs none
         await context.send_initial_metadata(())

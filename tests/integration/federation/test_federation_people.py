@@ -117,9 +117,9 @@ def test_a_site_without_devices_says_so(sites: Sites) -> None:
     """Named as a place to run at, from within and from elsewhere."""
     with pytest.raises(RefusedError) as nothing:
         sites.n1.run("m", site="south")
-    assert "south: no node here that would do has reported a device." in nothing.value.message
+    assert "south: no node that would do has reported a device" in nothing.value.message
     sentence, _ = refused(sites.s2.cli("run", "north/m", "--site", "south"), 1)
-    assert sentence.startswith("nobody grants a lease for north/m. south: no node here")
+    assert sentence.startswith("nobody grants a lease for north/m. south: no node that would do")
 
 
 # --- what is to be seen -----------------------------------------------------------------------------------
@@ -138,7 +138,8 @@ def test_nodes_shows_the_same_on_every_node_of_a_site(sites: Sites) -> None:
         assert rows["n1"][:4] == ["gateway", "ready", "1", "0"]
         assert rows["n2"][:4] == ["node", "ready", "1", "0"]
     own, other = document(sites.n1.cli("nodes", "--json")), document(sites.n2.cli("nodes", "--json"))
-    assert [one["name"] for one in own["nodes"]] == [one["name"] for one in other["nodes"]] == ["n1", "n2"]
+    for shown in (own, other):
+        assert [one["name"] for one in shown["nodes"] if one["state"] == "ready"] == ["n1", "n2"]
     assert (own["gateway"], other["gateway"], other["role"]) == ("n1", "n1", "node")
     assert own["certificate_expires_at"] > time.time() + 3600
 
@@ -160,10 +161,10 @@ def test_an_invite_lets_one_node_in_once(sites: Sites) -> None:
     first, second = sites.together.node("n7", "north"), sites.together.node("n8", "north")
     words = ("join", "--invite-file", "-", "--address", "127.0.0.1:1")
     assert first.cli(*words, stdin=invite).stdout == "you are n7 at north\n"
-    refused_twice = refused(second.cli(*words, stdin=invite), 1)
-    assert refused_twice[0] == "the invite for n7 has been used already."
+    used = refused(second.cli(*words, stdin=invite), 1)
+    assert used[0] == "the invite was used already, with another key."
     late = sites.n1.cli("invite", "create", "--node", "n8", "--expires", "0.01s")
-    assert refused(second.cli(*words, stdin=late.stdout), 1)[0].startswith("the invite for n8 ended ")
+    assert refused(second.cli(*words, stdin=late.stdout), 1)[0] == "the invite's time is over."
     made_up = invite[:-4] + ("aaa" if invite[-4:-1] != "aaa" else "bbb") + "\n"
     assert refused(second.cli(*words, stdin=made_up), 1)[0]
     assert refused(second.cli(*words, stdin="pyrdma1.nonsense"), 2)[0]
@@ -189,6 +190,7 @@ def test_a_node_that_leaves_is_a_stranger(sites: Sites) -> None:
     assert n3.cli("leave").stdout == "This node is of no site; nothing was changed.\n"
     sites.together.join(sites.n1, n3)
     assert n3.end() == 0
+    assert sites.n1.cli("leave", "--node", "n3", "--confirm", "north").returncode == 0
 
 
 def test_a_node_that_is_put_out_has_nothing_any_more(sites: Sites, say: Say, until: Until) -> None:
@@ -227,10 +229,7 @@ def test_a_port_in_use_is_one_sentence(sites: Sites) -> None:
             said = started.communicate(timeout=60)[1]
     assert started.returncode == 1
     errors = [line for line in said.splitlines() if not line.startswith("{")]
-    assert (
-        errors[0]
-        == f"error: {address} cannot be listened on: it is in use, or not an address of this machine."
-    )
+    assert errors[0] == f"error: the address {address} cannot be listened on."
     assert len(errors) == 3, said
     left = [one for one in psutil.process_iter() if os.getsid(one.pid) == started.pid]
     assert left == []
