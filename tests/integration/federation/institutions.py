@@ -84,9 +84,14 @@ class Federation:
         )
         return node
 
+    def remove(self, site: str) -> None:
+        """Have the consortium remove a site, and sign its registry anew."""
+        keys = ("--registry", str(self.registry), "--keys", str(self.keys))
+        command("consortium", "remove", site, *keys, "--confirm", site)
+
     def sign(self, *options: str) -> None:
         """Have the consortium sign its registry anew."""
-        command("consortium", "publish", "--registry", self.source, "--keys", str(self.keys), *options)
+        command("consortium", "publish", "--registry", str(self.registry), "--keys", str(self.keys), *options)
 
     def acquaint(self, *gateways: SiteNode) -> None:
         """Wait until each of these gateways hears from all the others."""

@@ -37,6 +37,8 @@ class Cache:
 
     def __init__(self, deaths: int) -> None:
         self.closed = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self.deaths = deaths
         self.lanes = 0
         self.pulled_from: list[bytes] = []
@@ -52,7 +54,7 @@ class Cache:
         self, manifest: Manifest, sources: Sequence[PullSource], progress: Callable[[Progress], None]
     ) -> PullReport:
         self.pulled_from.append(sources[0].grant.address)
-        await asyncio.sleep(0)  # every other task has its turn while this one pulls
+        await self.may_end.wait()
         if len(self.pulled_from) <= self.deaths:
             raise LaneError("the UCX lane worker died.")
         return PullReport(manifest.layout.total_bytes, 0.1, "tcp", (), 0.0)
@@ -69,12 +71,14 @@ class Peer:
     def __init__(self) -> None:
         self.open = 0
         self.most_open = 0
+        self.on_manifest: Callable[[], None] = lambda: None
 
     async def find(self, ref: ModelRef) -> Offer:
         assert ref.image_id is not None
         return Offer(self.address, MANIFESTS[ref.image_id].image_id, LAYOUT.total_bytes, "peer")
 
     async def manifest(self, image_id: ImageId) -> Manifest:
+        self.on_manifest()
         return MANIFESTS[image_id]
 
     @asynccontextmanager
@@ -143,6 +147,15 @@ def test_two_pulls_take_turns_and_open_their_sources_when_it_is_theirs(tmp_path:
     """A source that waited behind a long pull would fall silent and end; the second caller is told why."""
     cache, peer = Cache(deaths=0), Peer()
     told: list[Any] = []
+    asked: list[None] = []
+    cache.may_end.clear()
+
+    def on_manifest() -> None:
+        asked.append(None)
+        if len(asked) == 2:  # the second one looks for its turn in this very step
+            asyncio.get_running_loop().call_soon(cache.may_end.set)
+
+    peer.on_manifest = on_manifest
     supplied, states = provide(tmp_path, cache, peer, told, (MANIFEST, OTHER))
     assert [one.lane for one in supplied] == ["tcp", "tcp"]
     assert states == ["done", "done"]
