@@ -72,7 +72,7 @@ class Reporting:
         if self._running is not None:
             await self._running.close()
         try:
-            async with asyncio.timeout(REPORT_CALL_S):
+            async with asyncio.timeout(REPORT_CALL_S), self._turn:
                 report = await self._describe(tuple(self._ended.items()))
                 await self._send(replace(report, donating=False))
         except (Error, FederationError, TimeoutError) as error:

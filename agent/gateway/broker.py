@@ -233,8 +233,8 @@ class SiteBroker:
             if not isinstance(error, Error | FederationError):
                 give_others_back()
             for lease_id in entered:
-                await self._brokered.strike(lease_id, "it did not start")
                 self._give_back(donor, lease_id, "it did not start")
+                await self._brokered.strike(lease_id, "it did not start")
             raise
 
     def _give_back(self, donor: Donor, lease_or_offer_id: str, reason: str) -> asyncio.Task[None]:

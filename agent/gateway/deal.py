@@ -93,7 +93,7 @@ class Deal:
             held, self._held = self._held or (), None
             for event in (accepted, *held):
                 self._emit(event)
-        except BaseException:
+        except Exception:
             if self._committing is not None:
                 self._committing.cancel()
             raise

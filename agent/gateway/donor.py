@@ -62,6 +62,7 @@ class LocalDonor:
         self.site = site
         self._host = host
         self._clock = clock
+        self._undoing: set[asyncio.Task[None]] = set()
         self._turns = Turns(
             site,
             host=host,
@@ -84,6 +85,7 @@ class LocalDonor:
     async def close(self) -> None:
         """Stop counting and call off starts. Leases go on at their nodes until their time is over."""
         await self._turns.close()
+        await asyncio.gather(*self._undoing, return_exceptions=True)
 
     # --- what borrowers ask -------------------------------------------------------------------------------
 
@@ -133,14 +135,24 @@ class LocalDonor:
             if start.task.cancelled() or (over is not None and start.task.exception() is None):
                 why = over.reason.rstrip(".") if over is not None else "it was stopped"
                 raise RefusedError(f"the lease ended before its model answered: {why}.", fix="try again")
-            return start.task.result()
+            granted = start.task.result()
         except BaseException as error:
-            await self._turns.apply(partial(Released, lease_id, site, "the request was called off"))
-            if isinstance(error, StateError):
-                await self._turns.apply(partial(Released, offer_id, site, error.message))
+            # Once begun it goes to its end: whoever calls off may do so more than once.
+            start.listener = None
+            untaken = offer_id if isinstance(error, StateError) else ""
+            undoing = asyncio.create_task(self._call_off(lease_id, untaken, site))
+            self._undoing.add(undoing)
+            undoing.add_done_callback(self._undoing.discard)
+            await asyncio.shield(undoing)
             raise
-        finally:
-            self._turns.orders.forget(lease_id)
+        self._turns.orders.forget(lease_id)
+        return granted
+
+    async def _call_off(self, lease_id: str, offer_id: str, site: str) -> None:
+        for one in (lease_id, offer_id):
+            if one:
+                await self._turns.apply(partial(Released, one, site, "the request was called off"))
+        self._turns.orders.forget(lease_id)
 
     async def renew(self, lease_id: str, site: str) -> float:
         """Renew a lease; return how long it lives from now."""

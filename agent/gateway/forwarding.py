@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from agent.daemon.faces import ReportedImage
@@ -174,8 +175,9 @@ class SiteLending:
         if self._host is None:
             raise UnknownModelError(f"the gateway of {self.name} holds no images.")
         await self._fetch(image_id)
-        async for grant in self._host.lending.lend(image_id, peer_address):
-            yield grant
+        async with aclosing(self._host.lending.lend(image_id, peer_address)) as grants:
+            async for grant in grants:
+                yield grant
 
     async def _fetch(self, image_id: ImageId) -> None:
         if await self.find_image(None, image_id) is None:

@@ -1,6 +1,7 @@
 """Where this site's gateway may be reached: where it was when this node joined, else where mDNS hints say.
 
-A hint is an address and nothing more: whoever answers there must show the gateway's certificate.
+A hint is an address and nothing more: whoever answers there must show the gateway's certificate. An address
+that works is kept, whatever else is heard meanwhile.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ class Whereabouts:
     def __init__(self, trust: Trust, hinted: Callable[[], tuple[str, ...]]) -> None:
         self._trust = trust
         self._hinted = hinted
-        self._tried = 0
+        self._address = trust.own_gateway().address
 
     def target(self) -> Target:
         """Return whom to dial now."""
-        known = self._trust.own_gateway()
-        addresses = list(dict.fromkeys((known.address, *self._hinted())))
-        return self._trust.own_node(known.identity.node, addresses[self._tried % len(addresses)])
+        return self._trust.own_node(self._trust.own_gateway().identity.node, self._address)
 
     def unreached(self) -> None:
         """Try the next address next time."""
-        self._tried += 1
+        addresses = list(dict.fromkeys((self._trust.own_gateway().address, *self._hinted())))
+        tried = addresses.index(self._address) if self._address in addresses else -1
+        self._address = addresses[(tried + 1) % len(addresses)]

@@ -211,6 +211,16 @@ def test_a_node_that_is_put_out_has_nothing_any_more(sites: Sites, say: Say, unt
     until(lambda: n4.leases() == (), "what ran there ends by its own clock or order")
 
 
+def test_a_node_that_is_put_out_gives_back_what_other_sites_lent(sites: Sites) -> None:
+    """Its gateway does it for the node, which may do nothing any more."""
+    s3 = sites.together.join(sites.s1, sites.together.node("s3", "south"), "--no-donate")
+    used = s3.run("north/m", site="north", node="n2")
+    out = sites.s1.cli("leave", "--node", "s3", "--confirm", "south", "--json")
+    assert document(out)["sentence"] == "s3 is no longer a node of south; its leases end."
+    for node in (sites.n2, s3):
+        assert node.wait_ended(used.lease.id, 10).reason == "the node s3 has left south"
+
+
 # --- what goes wrong at the start -------------------------------------------------------------------------
 
 

@@ -72,9 +72,10 @@ def test_a_registry_that_comes_late_is_found(
     assert unknown.value.message == "the registry known here has no site north."
     late.stop(own.lease.id)
 
+    for gateway in (sites.n1, sites.s1):
+        refreshed(gateway)
     shutil.copytree(sites.together.registry, mirror)
     until(lambda: states(late).get("north") == states(late).get("south") == "ready", "others are found")
-    refreshed(sites.n1)
     assert say(late.run("north/m", site="north"), b"hello") == b"hello|end"
 
 

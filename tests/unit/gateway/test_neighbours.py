@@ -165,6 +165,9 @@ async def test_sites_are_asked_by_themselves_until_the_gateway_closes(bench: Ben
     bench.peers["uni-b"].hangs = True
     bench.neighbours.start()
     await until(lambda: bench.ready == ["uni-c"])
-    assert bench.peers["uni-b"].asked == 1
+    people = asyncio.create_task(bench.neighbours.ask_all())
+    await until(lambda: bench.peers["uni-c"].asked == 2)
+    assert bench.peers["uni-b"].asked == 1, "it is being asked already"
     await bench.neighbours.close()
+    await people
     assert bench.peers["uni-b"].called_off == 1
