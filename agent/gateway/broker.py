@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol
 
 from agent.daemon.faces import Donor, Emit, LeaseOffer, OfferRequest, Refusal, Wish
@@ -78,6 +78,7 @@ class SiteBroker:
         for task in self._giving_back:
             task.cancel()
         await asyncio.gather(*self._giving_back, return_exceptions=True)
+        await self._brokered.close()
 
     async def borrow(self, wish: Wish, borrower: str, emit: Emit) -> GrantedView:
         """Get a lease for a node of this site and wait until it answers; being cancelled calls it off.
@@ -189,7 +190,12 @@ class SiteBroker:
     async def _ask(
         self, request: OfferRequest, donors: list[Donor], reasons: dict[str, str]
     ) -> list[tuple[str, LeaseOffer]]:
-        replies = await asyncio.gather(*(one.ask_offer(request) for one in donors), return_exceptions=True)
+        asking = asyncio.gather(*(one.ask_offer(request) for one in donors), return_exceptions=True)
+        try:
+            replies = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._beside(self._decline(donors, asking))
+            raise
         offers: list[tuple[str, LeaseOffer]] = []
         for donor, reply in zip(donors, replies, strict=True):
             if isinstance(reply, LeaseOffer):
@@ -232,13 +238,26 @@ class SiteBroker:
         except BaseException as error:
             if not isinstance(error, Error | FederationError):
                 give_others_back()
+                if not entered:
+                    self._give_back(donor, best.offer_id, "the request was called off")
             for lease_id in entered:
                 self._give_back(donor, lease_id, "it did not start")
                 await self._brokered.strike(lease_id, "it did not start")
             raise
 
+    async def _decline(
+        self, donors: list[Donor], asking: asyncio.Future[list[LeaseOffer | Refusal | BaseException]]
+    ) -> None:
+        # Nobody wants what is being offered any more.
+        for donor, reply in zip(donors, await asking, strict=True):
+            if isinstance(reply, LeaseOffer):
+                self._give_back(donor, reply.offer_id, "the request was called off")
+
     def _give_back(self, donor: Donor, lease_or_offer_id: str, reason: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(_release(donor, lease_or_offer_id, reason))
+        return self._beside(_release(donor, lease_or_offer_id, reason))
+
+    def _beside(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._giving_back.add(task)
         task.add_done_callback(self._giving_back.discard)
         return task

@@ -6,6 +6,7 @@ lease that nobody renewed in its time is struck off, since its donor has ended i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class BrokeredLeases:
         self._boot_id = boot_id
         self._clock = clock
         self._leases: dict[str, _Lease] = {}
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def full(self) -> bool:
@@ -59,6 +61,10 @@ class BrokeredLeases:
             if one.side == "brokered":
                 lease_id = one.id.rpartition("/")[2]
                 self._leases[lease_id] = _Lease(one, Borrowed(lease_id, one.donor_site, now_s, one.ttl_s))
+
+    async def close(self) -> None:
+        """Wait until every end is written down."""
+        await asyncio.gather(*self._writing)
 
     def enter(self, accepted: AcceptedView, request: OfferRequest, sent_at_s: float) -> None:
         """Know a lease that another site has accepted; ``write`` follows.
@@ -111,13 +117,20 @@ class BrokeredLeases:
         if lease is None:
             return
         ended = replace(lease.record, state="ended", ended_at=time.time(), reason=reason)
-        try:
-            await self._books.put_lease(ended)
-        except StateError as error:
-            _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
+        # Whoever tells of an end may be called off in this moment; the books have it all the same.
+        writing = asyncio.create_task(self._write_end(ended))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)
 
     async def strike_overdue(self) -> None:
         """Strike off what nobody renewed."""
         now_s = self._clock()
         for lease_id in [key for key, one in self._leases.items() if now_s >= one.clock.deadline_s]:
             await self.strike(lease_id, "its borrower did not renew it in time")
+
+    async def _write_end(self, ended: SiteLeaseRecord) -> None:
+        try:
+            await self._books.put_lease(ended)
+        except StateError as error:
+            _log.error("lease %s has ended, its record could not be written: %s", ended.id, error.message)

@@ -198,7 +198,9 @@ class Gateway:
 
     async def ask_offer(self, request: OfferRequest, who: NodeIdentity) -> LeaseOffer | Refusal:
         """Offer a device or refuse."""
-        return await self.donor.ask_offer(request, self._site(who))
+        site = self._site(who)
+        self._neighbours.knocked(site)
+        return await self.donor.ask_offer(request, site)
 
     async def commit(self, offer_id: str, who: NodeIdentity, emit: Emit) -> GrantedView:
         """Carry out an offer."""

@@ -107,6 +107,12 @@ class Neighbours:
         """Return the sites that answered lately, by name."""
         return tuple(self._known[name] for name in sorted(self._known) if self._is_ready(self._known[name]))
 
+    def knocked(self, site: str) -> None:
+        """Ask a site that calls here, and was silent, how it is: it is back, and wants images found there."""
+        one = self._known.get(site)
+        if one is not None and not self._is_ready(one):
+            self._question(one)
+
     def silent(self) -> tuple[str, ...]:
         """Return the names of the others."""
         return tuple(name for name in sorted(self._known) if not self._is_ready(self._known[name]))
@@ -151,13 +157,13 @@ class Neighbours:
             await asyncio.sleep(SITE_POLL_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
     def _questions(self) -> list[asyncio.Task[None]]:
+        return [self._question(one) for one in self._known.values()]
+
+    def _question(self, one: Neighbour) -> asyncio.Task[None]:
         # One question to each at a time: those that are under way are not asked again.
-        questions = []
-        for site, one in self._known.items():
-            if one.asking is None or one.asking.done():
-                one.asking = asyncio.create_task(self._ask(one), name=f"ask-{site}")
-            questions.append(one.asking)
-        return questions
+        if one.asking is None or one.asking.done():
+            one.asking = asyncio.create_task(self._ask(one), name=f"ask-{one.document.site}")
+        return one.asking
 
     async def _ask(self, one: Neighbour) -> None:
         async with self._asking_lost if one.fault else self._asking:

@@ -1,12 +1,13 @@
 """The site's signed list of models, as a file for whoever publishes the consortium's registry.
 
 It names what was published on the gateway's own node, under the names that it has there; each publication
-signs it anew.
+signs it anew, under a higher version. It lies among keys, so it is its owner's alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -37,10 +38,19 @@ async def write_models_list(config: SiteConfig, home: SiteHome, store: Store) ->
             size = manifest.layout.total_bytes
             bindings[record.name] = ModelBinding(record.image_id.hex(), size)
     now_s = time.time()
-    data = sign_models(home.models_key(), config.site, bindings, version=int(now_s), now_s=now_s)
+    path = models_list_path(home, config)
+    version = max(int(now_s), _version(path) + 1)  # clocks are set back, and two may publish in one second
+    data = sign_models(home.models_key(), config.site, bindings, version=version, now_s=now_s)
     try:
-        await asyncio.to_thread(write_file, models_list_path(home, config), data, mode=0o600)
+        await asyncio.to_thread(write_file, path, data, mode=0o600)
     except OSError as error:
         raise StateError(
             f"the list of models could not be written: {error.strerror}.", fix="free space on its disk"
         ) from error
+
+
+def _version(path: Path) -> int:
+    try:
+        return int(json.loads(path.read_bytes())["signed"]["version"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0  # there is none yet, or what is there was damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -348,15 +349,42 @@ async def test_being_cancelled_before_anything_is_accepted_gives_the_offers_back
                 await go.wait()
                 raise AssertionError("it is cancelled before")
 
-        bench.own = Slow("uni-a")
+        slow = bench.own = Slow("uni-a")
         bench.broker = bench.new_broker()
         borrowing = asyncio.create_task(bench.borrow())
         await reached.wait()
         borrowing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await borrowing
-        await until(lambda: bench.others["uni-b"].calls)
+        await until(lambda: slow.calls and bench.others["uni-b"].calls)
         assert bench.others["uni-b"].calls == ["release offerb: another offer was taken"]
+        assert slow.calls == ["release offera: the request was called off"], (
+            "it may not have heard of the rest"
+        )
+
+
+async def test_being_cancelled_while_the_sites_are_asked_gives_back_what_they_offer(sites: Sites) -> None:
+    """An offer that comes too late for whoever asked holds no device either."""
+    async with sites("uni-b") as bench:
+        reached, go = asyncio.Event(), asyncio.Event()
+
+        class Slow(Donor):
+            async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
+                reached.set()
+                await go.wait()
+                return await super().ask_offer(request)
+
+        slow = bench.own = Slow("uni-a")
+        bench.broker = bench.new_broker()
+        borrowing = asyncio.create_task(bench.borrow())
+        await reached.wait()
+        borrowing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await borrowing
+        go.set()
+        await until(lambda: slow.calls and bench.others["uni-b"].calls)
+        assert slow.calls == ["release offera: the request was called off"]
+        assert bench.others["uni-b"].calls == ["release offerb: the request was called off"]
 
 
 # --- what another site may say ----------------------------------------------------------------------------
@@ -486,6 +514,38 @@ async def test_a_lease_ends_once_in_the_books(sites: Sites) -> None:
         with pytest.raises(UnknownLeaseError):
             await bench.broker.release("leaseb", "enough", "a1")
         assert await bench.rows() == {"uni-b/leaseb": "its owner needs it"}
+
+
+async def test_an_end_is_written_down_though_nobody_waits_for_it(sites: Sites) -> None:
+    """Whoever attends a lease may go in the moment of its end; the books must not leave it open."""
+    async with sites("uni-b") as bench:
+        await bench.borrow(Wish("uni-b/m", site="uni-b"))
+        attending = asyncio.create_task(bench.broker.attend("leaseb", "a1"))
+        await until(lambda: "attend leaseb" in bench.others["uni-b"].calls)
+        reached, go = threading.Event(), threading.Event()
+
+        def hold(db: object) -> None:
+            reached.set()
+            go.wait(10)
+
+        holding = asyncio.create_task(bench.file.write(hold))
+        await until(reached.is_set)
+        bench.others["uni-b"].end.set_result("its owner needs it")
+        await until(lambda: _unknown(bench, "leaseb"))
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
+        go.set()
+        await holding
+        await bench.broker.close()
+        assert await bench.rows() == {"uni-b/leaseb": "its owner needs it"}
+
+
+def _unknown(bench: Bench, lease_id: str) -> bool:
+    try:
+        bench.broker._donor_of(lease_id, "a1")
+    except UnknownLeaseError:
+        return True
+    return False
 
 
 async def test_a_lease_that_is_given_back_is_struck_off_even_if_its_donor_is_silent(sites: Sites) -> None:

@@ -171,3 +171,18 @@ async def test_sites_are_asked_by_themselves_until_the_gateway_closes(bench: Ben
     await bench.neighbours.close()
     await people
     assert bench.peers["uni-b"].called_off == 1
+
+
+async def test_a_silent_site_that_calls_is_asked_at_once(bench: Bench) -> None:
+    """It is back before its turn comes; one that is ready, or unknown, is not asked for that."""
+    bench.admit("uni-b")
+    await bench.neighbours.ask_all()
+    bench.neighbours.knocked("uni-b")
+    bench.neighbours.knocked("uni-x")
+    assert bench.peers["uni-b"].asked == 1
+    bench.now_s += SITE_SILENCE_S + 1
+    assert bench.ready == []
+    for _ in range(2):
+        bench.neighbours.knocked("uni-b")
+    await until(lambda: bench.ready == ["uni-b"])
+    assert bench.peers["uni-b"].asked == 2

@@ -299,7 +299,7 @@ async def test_a_caller_that_goes_away_calls_it_off_at_every_hop(chain: Chain) -
     async with chain() as bench:
         bench.device.go.clear()
         running = asyncio.create_task(bench.run())
-        await until(lambda: bench.device.running)
+        await until(lambda: bench.device.running and bench.events)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -312,6 +312,25 @@ async def test_a_caller_that_goes_away_calls_it_off_at_every_hop(chain: Chain) -
         assert record.state == "ended"
         bench.device.go.set()
         assert (await bench.run()).lease.state == "active"
+
+
+async def test_no_moment_is_a_wrong_one_to_go_away(chain: Chain) -> None:
+    """Whatever is under way in it, no books are left open, and the device comes back."""
+    async with chain() as bench:
+        for moments in range(60):
+            bench.device.go.clear()
+            running = asyncio.create_task(bench.run())
+            for _ in range(moments):
+                await asyncio.sleep(0)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            bench.device.go.set()
+            await bench.called_back()
+            assert bench.borrowed.count == 0
+            assert await bench.store.leases(include_ended=False) == []
+            for site in (bench.a, bench.b):
+                assert {state for _, state, _ in await bench.books(site)} <= {"ended"}
 
 
 async def test_a_start_that_fails_over_there_is_said_over_here(chain: Chain) -> None:

@@ -147,8 +147,13 @@ def test_no_payload_makes_anything_but_a_refusal(value: object) -> None:
     """Any JSON is refused, in the payload's place or in that of one of its values."""
     payload = base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
     refusal(f"pyrdma1.{payload}.{TEXT.rpartition('.')[2]}")
-    for key in ("node", "registry_sources"):
-        refusal(written(fields_of(TEXT) | {key: value} if value != [] else {}))
+    might_be_meant = {
+        "node": isinstance(value, str) and value.isascii() and value.replace("-", "a").isalnum(),
+        "registry_sources": isinstance(value, list) and all(isinstance(one, str) for one in value),
+    }
+    for key, might_be in might_be_meant.items():
+        if not might_be:
+            refusal(written(fields_of(TEXT) | {key: value}))
 
 
 def test_a_deep_payload_is_refused() -> None:
