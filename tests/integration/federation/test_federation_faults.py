@@ -65,9 +65,13 @@ def _as_before(sites: Sites, until: Until) -> Any:
         sites.n1.stop(lease.id)
     until(lambda: sites.s1.device_states() == {"s1": "idle", "s2": "idle"}, "every device is idle again")
     for gateway in (sites.n1, sites.s1):
-        until(
-            lambda gateway=gateway: all(one.state == "ready" for one in gateway.federation().sites), "ready"
-        )
+        until(lambda gateway=gateway: hears_everybody(gateway), "each gateway hears the other one")
+
+
+def hears_everybody(gateway: Any) -> bool:
+    """Ask every site now; what was heard before an agent was killed says nothing about the one after it."""
+    view = gateway.call(lambda client: client.refresh())
+    return all(one.state == "ready" and not one.fault for one in view.sites)
 
 
 def refuses(granted: GrantedView, say: Say) -> bool:
