@@ -1,8 +1,8 @@
 """A receipt: how much of a donor's devices was used under one lease so far, in one form as bytes.
 
 Rules: receipts of a lease are cumulative and numbered from 1; all receipts of a donor form one chain, each
-naming the digest of the one before. Charges are integers. Two receipts of one donor with the same position, or
-of one lease with the same number, and other content, are proof that the donor keeps two books.
+naming the digest of the one before. Charges are integers. Two receipts of one donor with the same position,
+or of one lease with the same number, and other content, are proof that the donor keeps two books.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Receipt:
         from_s, to_s: Unix time of the lease's start and of this statement, by the donor's clock.
         busy_ms: time counted so far, on the donor's monotonic clock.
         charge_msgs: charged so far, milli standard-GPU-seconds.
-        discount_ms: part of ``busy_ms`` that was charged at the idle discount, since devices of the class were free.
+        discount_ms: part of ``busy_ms`` charged at the idle discount, since devices of the class were free.
         energy_wh: measured so far; ``None`` where there is no counter.
         egress_bytes: sent by the donor to other sites for this lease so far.
         final: whether the lease has ended.

@@ -1,4 +1,4 @@
-"""A consortium's policy as the values that decisions read; how it is written in YAML is ``federation.policy.file``.
+"""A consortium's policy as the values that decisions read; ``federation.policy.file`` has its YAML form.
 
 Rules: integers all through, since agents must agree bit for bit: shares are weights, ratios are per mille,
 times are whole seconds, charges are milli standard-GPU-seconds. A value here is valid: whoever makes one has
@@ -88,7 +88,7 @@ class PurposeRule:
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """How use is forgotten: half of it after ``half_life_s``, all of it after ``window_half_lives`` of these."""
+    """How use is forgotten: half after ``half_life_s``, all after ``window_half_lives`` of these."""
 
     half_life_s: int = 7 * 86400
     window_half_lives: int = 10
@@ -102,7 +102,7 @@ class Caps:
         over_share_permille: an account holds at most this times its share of the federation's donated devices
             while another would fit.
         wide_hold_s: freed devices are held this long at most for the head of the line.
-        max_wait_s: after it a request goes first in its account, and its account's factor is doubled per further one.
+        max_wait_s: after it a request goes first in its account, whose factor is doubled per further one.
         max_age_factor: the most that aging multiplies by; a power of two.
         preempt_every_s: a lease is preempted for another guest at most once in this time; 0: never.
         max_devices: devices of one lease.
@@ -130,7 +130,7 @@ class Lend:
         max_duration_s: of one lease, renewals and all.
         to: account paths that it lends to; ``*``: anyone.
         headroom_devices: donated devices that are kept free.
-        hours: ``HH:MM-HH:MM`` spans, optionally after days such as ``mon-fri``, in the site's time; empty: always.
+        hours: ``HH:MM-HH:MM`` spans, after days such as ``mon-fri`` if any, in the site's time; empty: always.
     """
 
     grace_s: int = 10
@@ -177,7 +177,7 @@ class DenyRule:
 
 @dataclass(frozen=True, slots=True)
 class ModelRule:
-    """Which models may run. Empty fields allow everything; ``only_at`` and ``only_for`` bind what ``match`` names.
+    """Which models may run. Empty fields allow all; ``only_at`` and ``only_for`` bind what ``match`` names.
 
     Args:
         match: which models this speaks of; only its model fields are used.
