@@ -130,7 +130,7 @@ class Lend:
         max_duration_s: of one lease, renewals and all.
         to: account paths that it lends to; ``*``: anyone.
         headroom_devices: donated devices that are kept free.
-        hours: ``HH:MM-HH:MM`` spans, after days such as ``mon-fri`` if any, in the site's time; empty: always.
+        hours: spans ``[DAY-DAY ]HH:MM-HH:MM``, such as ``mon-fri 20:00-06:00``, in the site's time; empty: always.
     """
 
     grace_s: int = 10
