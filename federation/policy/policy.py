@@ -130,7 +130,7 @@ class Lend:
         max_duration_s: of one lease, renewals and all.
         to: account paths that it lends to; ``*``: anyone.
         headroom_devices: donated devices that are kept free.
-        hours: spans ``[DAY-DAY ]HH:MM-HH:MM``, such as ``mon-fri 20:00-06:00``, in the site's time; empty: always.
+        hours: spans such as ``mon-fri 20:00-06:00`` or ``08:00-12:00``, in the site's time; empty: always.
     """
 
     grace_s: int = 10
