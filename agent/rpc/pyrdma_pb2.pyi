@@ -545,7 +545,7 @@ class SiteSummary(_message.Message):
     def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ...) -> None: ...
 
 class AskOfferRequest(_message.Message):
-    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node")
+    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node", "account", "purpose", "instant", "duration_s", "publisher", "licence", "asked_at_s", "signature", "wait_s")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -553,6 +553,15 @@ class AskOfferRequest(_message.Message):
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     BORROWER_NODE_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    INSTANT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHER_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     image_id: bytes
@@ -560,27 +569,74 @@ class AskOfferRequest(_message.Message):
     devices: int
     node: str
     borrower_node: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ...) -> None: ...
+    account: str
+    purpose: str
+    instant: bool
+    duration_s: int
+    publisher: str
+    licence: str
+    asked_at_s: int
+    signature: bytes
+    wait_s: float
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., instant: _Optional[bool] = ..., duration_s: _Optional[int] = ..., publisher: _Optional[str] = ..., licence: _Optional[str] = ..., asked_at_s: _Optional[int] = ..., signature: _Optional[bytes] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class OfferReply(_message.Message):
-    __slots__ = ("offer", "refusal")
+    __slots__ = ("offer", "refusal", "place")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     offer: LeaseOffer
     refusal: Refusal
-    def __init__(self, offer: _Optional[_Union[LeaseOffer, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+    place: QueuePlace
+    def __init__(self, offer: _Optional[_Union[LeaseOffer, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., place: _Optional[_Union[QueuePlace, _Mapping]] = ...) -> None: ...
+
+class QueuePlace(_message.Message):
+    __slots__ = ("position", "waiting", "reasons", "has_eta", "eta_p50_s", "eta_p90_s")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    HAS_ETA_FIELD_NUMBER: _ClassVar[int]
+    ETA_P50_S_FIELD_NUMBER: _ClassVar[int]
+    ETA_P90_S_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    waiting: int
+    reasons: _containers.RepeatedCompositeFieldContainer[WaitReason]
+    has_eta: bool
+    eta_p50_s: float
+    eta_p90_s: float
+    def __init__(self, position: _Optional[int] = ..., waiting: _Optional[int] = ..., reasons: _Optional[_Iterable[_Union[WaitReason, _Mapping]]] = ..., has_eta: _Optional[bool] = ..., eta_p50_s: _Optional[float] = ..., eta_p90_s: _Optional[float] = ...) -> None: ...
+
+class WaitReason(_message.Message):
+    __slots__ = ("code", "sentence", "change")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    sentence: str
+    change: str
+    def __init__(self, code: _Optional[str] = ..., sentence: _Optional[str] = ..., change: _Optional[str] = ...) -> None: ...
 
 class LeaseOffer(_message.Message):
-    __slots__ = ("offer_id", "ttl_s", "node", "warm")
+    __slots__ = ("offer_id", "ttl_s", "node", "warm", "grace_s", "min_runtime_s", "max_duration_s", "instant", "starts_in_s")
     OFFER_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     WARM_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    MIN_RUNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    INSTANT_FIELD_NUMBER: _ClassVar[int]
+    STARTS_IN_S_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
     ttl_s: float
     node: str
     warm: bool
-    def __init__(self, offer_id: _Optional[str] = ..., ttl_s: _Optional[float] = ..., node: _Optional[str] = ..., warm: _Optional[bool] = ...) -> None: ...
+    grace_s: float
+    min_runtime_s: float
+    max_duration_s: float
+    instant: bool
+    starts_in_s: float
+    def __init__(self, offer_id: _Optional[str] = ..., ttl_s: _Optional[float] = ..., node: _Optional[str] = ..., warm: _Optional[bool] = ..., grace_s: _Optional[float] = ..., min_runtime_s: _Optional[float] = ..., max_duration_s: _Optional[float] = ..., instant: _Optional[bool] = ..., starts_in_s: _Optional[float] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "sentence", "fix", "terminal")
@@ -633,12 +689,16 @@ class AttendLeaseRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ...) -> None: ...
 
 class LeaseNews(_message.Message):
-    __slots__ = ("ended", "reason")
+    __slots__ = ("ended", "reason", "notice", "left_s")
     ENDED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
     ended: bool
     reason: str
-    def __init__(self, ended: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    notice: bool
+    left_s: float
+    def __init__(self, ended: _Optional[bool] = ..., reason: _Optional[str] = ..., notice: _Optional[bool] = ..., left_s: _Optional[float] = ...) -> None: ...
 
 class RelayData(_message.Message):
     __slots__ = ("lease_id", "data", "end")
