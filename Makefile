@@ -9,13 +9,17 @@ EXTRA  ?= cpu
 DEMO_ARGS ?=
 BENCH  ?= loopback resident_map disk_load cli_start agent_idle identity_check join
 
-.PHONY: demo test check bench proto format clean
+.PHONY: demo test test-long check bench proto format clean
 
 demo: $(STAMP)
 	@$(BIN)/pyrdma-agent demo $(DEMO_ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+# Weeks of simulated sharing, by seed: half an hour on one core.
+test-long: $(STAMP)
+	@$(BIN)/python -m pytest tests/long --timeout=3600
 
 check: $(STAMP)
 	@$(BIN)/ruff check .
