@@ -11,6 +11,8 @@
     |   +-- NotGatewayError          only the gateway of a site does this
     |   +-- RefusedError             no donor grants a lease
     |   +-- NotAllowedError          a socket that the caller may not use, or not for this
+    |   +-- TraceError               a trace that cannot be read; the sentence names file and line
+    |   +-- NoPlotError              a picture is asked for and what draws it is not installed
     +-- NodeError              this node
     |   +-- StateError             the state file cannot be read, written or trusted
     |   +-- SocketInUseError       another agent runs on these directories
@@ -89,6 +91,18 @@ class NotAllowedError(RequestError):
     """The caller may not use this socket, or not for this call."""
 
     code = "not-allowed"
+
+
+class TraceError(RequestError):
+    """A trace cannot be read; the sentence begins with file, line and column."""
+
+    code = "trace"
+
+
+class NoPlotError(RequestError):
+    """A picture is asked for, and what draws it is not installed."""
+
+    code = "no-plot"
 
 
 class NodeError(AgentError):

@@ -240,3 +240,17 @@ MAX_EVENTS_HELD: Final = 64
 """What a donor says while its lease is written down; without it, it fills memory. The oldest go first."""
 MAX_KEY_CHARS: Final = 128
 """A lease's key as its donor sends it; ours have 43. It is printed."""
+
+# --- replay of traces -------------------------------------------------------------------------------------
+MAX_TRACE_JOBS: Final = 5_000_000
+"""Jobs of one trace; the largest public one has 3.4 million. A file without end must not fill our memory."""
+MAX_TRACE_LINE_CHARS: Final = 1024
+"""One line of a trace; ours have 60. Without it a file of one line fills our memory."""
+MAX_TRACE_DEVICES: Final = 4096
+"""Devices of one job in a trace: more than any machine room of a public trace gave to one."""
+MAX_TRACE_SECONDS: Final = 366 * 86400 * 10
+"""Times and durations in a trace, ten years: sums of them stay exact."""
+MAX_REPLAY_DEVICES: Final = 65_536
+"""Devices of one replay's donors together; each is a value in memory."""
+MAX_REPLAY_VARIANTS: Final = 8
+"""Policies times start costs of one replay: a table of more columns is no longer read."""
