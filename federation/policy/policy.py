@@ -239,6 +239,7 @@ class Policy:
         accounts: by path.
         device_classes: rho of each class of devices, per mille of the standard GPU.
         idle_discount_permille: what use is charged while the federation had idle devices of the class.
+        places: where a part of the file stands, by its dotted name, such as ``models.publishers``.
     """
 
     name: str
@@ -257,3 +258,4 @@ class Policy:
     data: Data = field(default_factory=Data)
     carbon: Carbon = field(default_factory=Carbon)
     deny: tuple[DenyRule, ...] = ()
+    places: Mapping[str, Where] = field(default_factory=dict)
