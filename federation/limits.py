@@ -38,6 +38,10 @@ MAX_GATEWAYS: Final = 4
 """Gateways of one site: a peer dials each in turn, so a long list is a long wait and a port scan."""
 MAX_KEY_PEM_CHARS: Final = 1024
 """One Ed25519 key in PEM has 120 characters; every member parses it."""
+MAX_FORMER_RECEIPTS_KEYS: Final = 8
+"""Keys that a site signed receipts with before the present one; each receipt may be tried against all of them."""
+MAX_UNIX_TIME_S: Final = 1 << 40
+"""A moment that anybody means; SQLite and datetime keep no endless ones."""
 MAX_REGION_CHARS: Final = 64
 """A region is shown in tables."""
 MAX_SITE_DOCUMENT_BYTES: Final = 32 << 10
@@ -54,6 +58,20 @@ MAX_SITE_LIST_BYTES: Final = 128 << 10
 """The signed list of MAX_SITE_MODELS models, at about 350 bytes each."""
 MAX_IMAGE_BYTES: Final = 1 << 42
 """An image has at most 2^18 pieces of 16 MiB; a larger figure would only confuse those who plan by it."""
+
+# --- the registry: what the signers of policies may publish -------------------------------------------------
+MAX_POLICY_FILE_BYTES: Final = 256 << 10
+"""One version of a consortium's policy as YAML: 10,000 accounts at about 25 bytes each. Every gateway parses it."""
+MAX_POLICY_VERSIONS: Final = 1024
+"""Versions that the signed list names, the past ones among them: one a week for 20 years."""
+MAX_PENDING_POLICIES: Final = 4
+"""Versions that are published and not in force yet; each is fetched and parsed by everybody."""
+MAX_POLICY_LIST_BYTES: Final = 512 << 10
+"""The signed list of MAX_POLICY_VERSIONS versions, at about 300 bytes each, with its signatures."""
+MAX_AUDITORS: Final = 16
+"""Auditors whose resolutions of disputes count; each signed resolution is tried against all of their keys."""
+MAX_AUDITORS_BYTES: Final = 32 << 10
+"""The list of MAX_AUDITORS names and keys."""
 
 # --- the registry: what a mirror may send -------------------------------------------------------------------
 MAX_SITES: Final = 10_000
