@@ -68,6 +68,20 @@ RECONNECT_LAST_S: Final = 1.0
 
 OFFER_CALL_S: Final = 5.0
 """A donor that has not answered by then is passed over: a person waits."""
+MAX_ASK_WAIT_S: Final = 20.0
+"""How long a donor keeps a question open whose request waits; the borrower asks again for its place."""
+PLACE_TTL_S: Final = 60.0
+"""A place in the queue that was not asked for again is given up: three questions may be lost."""
+MAX_DURATION_S: Final = 365 * 86400
+"""The longest time that a borrower may ask a lease for; policies allow far less."""
+MAX_SIGNATURE_BYTES: Final = 64
+"""An Ed25519 signature."""
+MAX_REASONS: Final = 16
+"""Reasons why a request waits in one answer; there are eleven kinds."""
+WIDEN_S: Final = 300.0
+"""A request that waits this long is asked of further donors, and again each such time."""
+ASK_AGAIN_S: Final = 2.0
+"""Pause before a donor that could not be reached is asked again for a place that it gave."""
 REPORT_CALL_S: Final = 5.0
 """Deadline of a node's report; the next one follows soon."""
 REPORT_EVERY_S: Final = 2.0

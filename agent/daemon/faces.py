@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.daemon.pipes import Pipe
-from agent.local.views import FederationView, GrantedView, RunEvent
+from agent.local.views import FederationView, GrantedView, PlaceView, RunEvent
 from federation.identity.names import NodeIdentity
 from pyrdma.image.manifest import ImageId
 
@@ -20,11 +20,22 @@ Emit = Callable[[RunEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asked for: a model's reference, and where it must run; empty: anywhere."""
+    """What a person asked for: a model's reference, and where it must run; empty: anywhere.
+
+    Args:
+        account: who is charged; empty: the site itself.
+        purpose: what it is for; empty: nothing in particular.
+        instant: it may be taken back at once, and may therefore use what is reserved for others.
+        duration_s: how long it is wanted at most; 0: as long as the donor lends.
+    """
 
     model: str
     site: str = ""
     node: str = ""
+    account: str = ""
+    purpose: str = ""
+    instant: bool = False
+    duration_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +60,41 @@ class OfferRequest:
     devices: int
     node: str
     borrower_node: str
+    account: str = ""
+    purpose: str = ""
+    instant: bool = False
+    duration_s: int = 0
+    publisher: str = ""
+    licence: str = ""
+    asked_at_s: int = 0
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOffer:
-    """A donor's promise to hold a device for ``ttl_s``; ``warm``: that node has the image whole in memory."""
+    """A donor's promise to hold a device for ``ttl_s``; ``warm``: that node has the image whole in memory.
+
+    The rest are the terms that a commit accepts: the grace before the owner has the device back, the time for
+    which no other guest takes it, how long the lease lasts at most, and when other guests will have left it.
+    """
 
     offer_id: str
     ttl_s: float
     node: str
     warm: bool
+    grace_s: float = 0.0
+    min_runtime_s: float = 0.0
+    max_duration_s: float = 0.0
+    instant: bool = False
+    starts_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNotice:
+    """A lease will end in ``left_s``, and why; its guest can go elsewhere meanwhile."""
+
+    reason: str
+    left_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +154,15 @@ class SiteSummary:
     transfer_bytes_per_s: float
 
 
+Heed = Callable[[LeaseNotice], None]
+"""Told that a lease will end."""
+
+
+def unheeded(notice: LeaseNotice) -> None:
+    """Do nothing about a notice."""
+    del notice
+
+
 class Broker(Protocol):
     """What gets leases for this node. Methods raise Error; a lease that has ended is UnknownLeaseError."""
 
@@ -130,8 +175,8 @@ class Broker(Protocol):
     async def release(self, lease_id: str, reason: str) -> str:
         """End it; return the reason that the donor wrote down."""
 
-    async def attend(self, lease_id: str) -> str:
-        """Wait until it ends; return why."""
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+        """Wait until it ends; return why. ``heed`` hears notices meanwhile."""
 
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to its runner."""
@@ -142,8 +187,11 @@ class Donor(Protocol):
 
     site: str
 
-    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
-        """Ask for a device."""
+    async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> LeaseOffer | PlaceView | Refusal:
+        """Ask for a device, or again for the place; a request that waits is answered within ``wait_s``.
+
+        ``release`` with the request's id gives the place up.
+        """
 
     async def commit(self, offer_id: str, emit: Emit) -> GrantedView:
         """Take the offer and wait until the model answers; being cancelled calls it off."""
@@ -154,8 +202,8 @@ class Donor(Protocol):
     async def release(self, lease_id: str, reason: str) -> str:
         """End a lease."""
 
-    async def attend(self, lease_id: str) -> str:
-        """Wait until it ends."""
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+        """Wait until it ends. ``heed`` hears notices meanwhile."""
 
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to its runner."""
@@ -183,8 +231,8 @@ class LeaseCallsFace(Protocol):
     async def release(self, lease_id: str, reason: str, who: NodeIdentity) -> str:
         """End a lease."""
 
-    async def attend(self, lease_id: str, who: NodeIdentity) -> str:
-        """Wait until it ends."""
+    async def attend(self, lease_id: str, who: NodeIdentity, heed: Heed = unheeded) -> str:
+        """Wait until it ends. ``heed`` hears notices meanwhile."""
 
     async def connect(self, lease_id: str, who: NodeIdentity) -> Pipe:
         """Open a connection to its runner."""
@@ -196,8 +244,10 @@ class SiteFace(LeaseCallsFace, Protocol):
     def summary(self) -> SiteSummary:
         """Say what the site has."""
 
-    async def ask_offer(self, request: OfferRequest, who: NodeIdentity) -> LeaseOffer | Refusal:
-        """Offer a device or refuse."""
+    async def ask_offer(
+        self, request: OfferRequest, who: NodeIdentity, wait_s: float
+    ) -> LeaseOffer | PlaceView | Refusal:
+        """Offer a device, let the request wait, or refuse."""
 
     async def commit(self, offer_id: str, who: NodeIdentity, emit: Emit) -> GrantedView:
         """Carry out an offer."""

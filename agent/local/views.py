@@ -186,6 +186,33 @@ class StartView:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasonView:
+    """Why a request waits: a stable word, a sentence, and what would change it."""
+
+    code: str
+    sentence: str
+    change: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceView:
+    """A request's place in a donor's queue, from 1 of ``waiting``; ``eta_s``: 50th and 90th percentile."""
+
+    position: int
+    waiting: int
+    reasons: tuple[ReasonView, ...]
+    eta_s: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingView:
+    """A request waits at a donor; the newest word of each donor counts."""
+
+    site: str
+    place: PlaceView
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptedView:
     """A lease that its donor has committed; nothing of it has started yet."""
 
@@ -288,5 +315,5 @@ class FederationView:
     nodes: tuple[NodeView, ...]
 
 
-RunEvent = NoteView | ProgressView | PhaseView | AcceptedView | GrantedView
+RunEvent = NoteView | ProgressView | PhaseView | WaitingView | AcceptedView | GrantedView
 PublishEvent = NoteView | ProgressView | PublishedView

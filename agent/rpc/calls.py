@@ -8,10 +8,10 @@ Every field comes from another agent and is checked here; who calls is known by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
-from agent.daemon.faces import LeaseCallsFace
+from agent.daemon.faces import LeaseCallsFace, LeaseNotice
 from agent.daemon.parts import NodeFace
 from agent.daemon.pipes import carry
 from agent.errors import RequestError
@@ -30,6 +30,7 @@ from agent.rpc.convert_site import check_id
 from agent.rpc.errors import Context, answering
 from agent.rpc.identity import caller
 from agent.rpc.relaying import AnsweredPipe, begin, first_of
+from agent.rpc.streams import stream_of
 from agent.text import printable
 from pyrdma.errors import ChannelError
 from pyrdma.image.manifest import ImageId
@@ -102,10 +103,19 @@ class LeaseCalls:
     async def AttendLease(
         self, request: pb.AttendLeaseRequest, context: Context
     ) -> AsyncIterator[pb.LeaseNews]:
-        """Tell when a lease ends, and why."""
+        """Tell when a lease will end, when it ends, and why."""
         async with answering(context, LONG_CALL_S):
-            reason = await self._leases.attend(check_id(request.lease_id), caller())
-            yield pb.LeaseNews(ended=True, reason=reason)
+            lease_id, who = check_id(request.lease_id), caller()
+
+            async def work(emit: Callable[[pb.LeaseNews], None]) -> pb.LeaseNews:
+                def heed(notice: LeaseNotice) -> None:
+                    emit(pb.LeaseNews(notice=True, reason=notice.reason, left_s=notice.left_s))
+
+                return pb.LeaseNews(ended=True, reason=await self._leases.attend(lease_id, who, heed))
+
+            async with aclosing(stream_of(work)) as news:
+                async for one in news:
+                    yield one
 
     async def Relay(self, request_iterator: object, context: Context) -> None:
         """Carry one connection to a lease's runner."""

@@ -242,6 +242,31 @@ def publish_event_from(message: pb.PublishEvent) -> views.PublishEvent | None:
     return None
 
 
+def place_to(place: views.PlaceView) -> pb.QueuePlace:
+    """Return the message of a place in a queue."""
+    p50_s, p90_s = place.eta_s or (0.0, 0.0)
+    return pb.QueuePlace(
+        position=place.position,
+        waiting=place.waiting,
+        reasons=[
+            pb.WaitReason(code=one.code, sentence=one.sentence, change=one.change) for one in place.reasons
+        ],
+        has_eta=place.eta_s is not None,
+        eta_p50_s=p50_s,
+        eta_p90_s=p90_s,
+    )
+
+
+def place_from(message: pb.QueuePlace) -> views.PlaceView:
+    """Return the value of a place in a queue."""
+    return views.PlaceView(
+        message.position,
+        message.waiting,
+        tuple(views.ReasonView(one.code, one.sentence, one.change) for one in message.reasons),
+        (message.eta_p50_s, message.eta_p90_s) if message.has_eta else None,
+    )
+
+
 def run_event_to(event: views.RunEvent) -> pb.RunEvent:
     """Return the message of a start's event."""
     if isinstance(event, views.NoteView):
@@ -250,6 +275,8 @@ def run_event_to(event: views.RunEvent) -> pb.RunEvent:
         return pb.RunEvent(progress=progress_to(event))
     if isinstance(event, views.PhaseView):
         return pb.RunEvent(phase=pb.Phase(name=event.name, seconds=event.seconds))
+    if isinstance(event, views.WaitingView):
+        return pb.RunEvent(waiting=pb.Waiting(site=event.site, place=place_to(event.place)))
     if isinstance(event, views.AcceptedView):
         accepted = pb.Accepted(lease_id=event.lease_id, ttl_s=event.ttl_s, site=event.site, node=event.node)
         return pb.RunEvent(accepted=accepted)
@@ -282,6 +309,8 @@ def run_event_from(message: pb.RunEvent) -> views.RunEvent | None:
         return progress_from(message.progress)
     if kind == "phase":
         return phase_from(message.phase)
+    if kind == "waiting":
+        return views.WaitingView(message.waiting.site, place_from(message.waiting.place))
     if kind == "accepted":
         accepted = message.accepted
         return views.AcceptedView(accepted.lease_id, accepted.ttl_s, accepted.site, accepted.node)

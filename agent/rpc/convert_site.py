@@ -17,23 +17,31 @@ from agent.daemon.faces import (
     ReportedDevice,
     ReportedImage,
     SiteSummary,
+    Wish,
 )
 from agent.errors import RequestError
 from agent.limits import (
+    MAX_ASK_WAIT_S,
     MAX_DEVICE_BYTES,
     MAX_DEVICES,
+    MAX_DURATION_S,
     MAX_ERROR_TEXT_BYTES,
     MAX_ID_CHARS,
     MAX_KIND_CHARS,
     MAX_LEASE_TTL_S,
     MAX_NAME_CHARS,
     MAX_REASON_BYTES,
+    MAX_REASONS,
     MAX_REPORTED_IMAGES,
     MAX_REPORTED_NAMES,
+    MAX_SIGNATURE_BYTES,
 )
+from agent.local.views import PlaceView, ReasonView
 from agent.resolve import check_name
+from agent.rpc import convert
 from agent.rpc import pyrdma_pb2 as pb
 from agent.text import printable
+from federation.fairshare.accounts import check_account
 from federation.identity.names import check_address, check_label
 from federation.limits import MAX_IMAGE_BYTES
 from pyrdma.image.manifest import ImageId
@@ -61,8 +69,21 @@ def check_image_bytes(nbytes: int) -> int:
 
 
 def rate_from(bytes_per_s: float) -> float:
-    """Return a rate for people to read; 0 where it is none."""
+    """Return a rate or a time for people to read; 0 where it is none."""
     return bytes_per_s if math.isfinite(bytes_per_s) and bytes_per_s > 0 else 0.0
+
+
+def wish_to(wish: Wish) -> pb.RunRequest:
+    """Return the message of a wish."""
+    return pb.RunRequest(
+        model=wish.model,
+        site=wish.site,
+        node=wish.node,
+        account=wish.account,
+        purpose=wish.purpose,
+        instant=wish.instant,
+        duration_s=wish.duration_s,
+    )
 
 
 def order_to(order: Order) -> pb.StartRunnerRequest:
@@ -87,7 +108,14 @@ def order_from(message: pb.StartRunnerRequest) -> Order:
     )
 
 
-def offer_request_to(request: OfferRequest) -> pb.AskOfferRequest:
+def check_wait(seconds: float) -> float:
+    """Return how long a question may be kept open. Raises RequestError."""
+    if not 0.0 <= seconds <= MAX_ASK_WAIT_S:  # false for what is no number, too
+        raise RequestError(f"a question waits at most {MAX_ASK_WAIT_S:.0f} s.")
+    return seconds
+
+
+def offer_request_to(request: OfferRequest, wait_s: float) -> pb.AskOfferRequest:
     """Return the message of a request for an offer."""
     return pb.AskOfferRequest(
         request_id=request.request_id,
@@ -97,6 +125,15 @@ def offer_request_to(request: OfferRequest) -> pb.AskOfferRequest:
         devices=request.devices,
         node=request.node,
         borrower_node=request.borrower_node,
+        account=request.account,
+        purpose=request.purpose,
+        instant=request.instant,
+        duration_s=request.duration_s,
+        publisher=request.publisher,
+        licence=request.licence,
+        asked_at_s=request.asked_at_s,
+        signature=request.signature,
+        wait_s=wait_s,
     )
 
 
@@ -110,24 +147,73 @@ def offer_request_from(message: pb.AskOfferRequest) -> OfferRequest:
         devices=message.devices,
         node=check_label(message.node, "node") if message.node else "",
         borrower_node=check_label(message.borrower_node, "node"),
+        account=check_account(message.account) if message.account else "",
+        purpose=check_label(message.purpose, "purpose") if message.purpose else "",
+        instant=message.instant,
+        duration_s=min(message.duration_s, MAX_DURATION_S),
+        publisher=check_label(message.publisher, "site") if message.publisher else "",
+        licence=printable(message.licence, MAX_NAME_CHARS),
+        asked_at_s=message.asked_at_s,
+        signature=message.signature[:MAX_SIGNATURE_BYTES],
     )
 
 
-def offer_reply_to(reply: LeaseOffer | Refusal) -> pb.OfferReply:
+def checked_place(place: PlaceView) -> PlaceView:
+    """Return what another site says of a place, safe to print."""
+    return PlaceView(
+        place.position,
+        place.waiting,
+        tuple(
+            ReasonView(
+                printable(one.code, MAX_NAME_CHARS),
+                printable(one.sentence, MAX_REASON_BYTES),
+                printable(one.change, MAX_REASON_BYTES),
+            )
+            for one in place.reasons[:MAX_REASONS]
+        ),
+        None if place.eta_s is None else (rate_from(place.eta_s[0]), rate_from(place.eta_s[1])),
+    )
+
+
+def offer_reply_to(reply: LeaseOffer | PlaceView | Refusal) -> pb.OfferReply:
     """Return the message of an answer to a request."""
+    if isinstance(reply, PlaceView):
+        return pb.OfferReply(place=convert.place_to(reply))
     if isinstance(reply, Refusal):
         refusal = pb.Refusal(code=reply.code, sentence=reply.sentence, fix=reply.fix, terminal=reply.terminal)
         return pb.OfferReply(refusal=refusal)
-    offer = pb.LeaseOffer(offer_id=reply.offer_id, ttl_s=reply.ttl_s, node=reply.node, warm=reply.warm)
+    offer = pb.LeaseOffer(
+        offer_id=reply.offer_id,
+        ttl_s=reply.ttl_s,
+        node=reply.node,
+        warm=reply.warm,
+        grace_s=reply.grace_s,
+        min_runtime_s=reply.min_runtime_s,
+        max_duration_s=reply.max_duration_s,
+        instant=reply.instant,
+        starts_in_s=reply.starts_in_s,
+    )
     return pb.OfferReply(offer=offer)
 
 
-def offer_reply_from(message: pb.OfferReply) -> LeaseOffer | Refusal:
+def offer_reply_from(message: pb.OfferReply) -> LeaseOffer | PlaceView | Refusal:
     """Return the value of an answer to a request. Raises RequestError."""
-    if message.WhichOneof("reply") == "offer":
+    kind = message.WhichOneof("reply")
+    if kind == "place":
+        return checked_place(convert.place_from(message.place))
+    if kind == "offer":
         offer = message.offer
-        node = printable(offer.node, MAX_NAME_CHARS)
-        return LeaseOffer(check_id(offer.offer_id), check_seconds(offer.ttl_s), node, offer.warm)
+        return LeaseOffer(
+            check_id(offer.offer_id),
+            check_seconds(offer.ttl_s),
+            printable(offer.node, MAX_NAME_CHARS),
+            offer.warm,
+            grace_s=rate_from(offer.grace_s),
+            min_runtime_s=rate_from(offer.min_runtime_s),
+            max_duration_s=rate_from(offer.max_duration_s),
+            instant=offer.instant,
+            starts_in_s=rate_from(offer.starts_in_s),
+        )
     refusal = message.refusal
     return Refusal(
         printable(refusal.code, MAX_NAME_CHARS) or "unknown",

@@ -9,7 +9,19 @@ from typing import Any
 
 from grpc import aio
 
-from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Order, Refusal, Report, SiteSummary, Wish
+from agent.daemon.faces import (
+    Emit,
+    Heed,
+    LeaseNotice,
+    LeaseOffer,
+    OfferRequest,
+    Order,
+    Refusal,
+    Report,
+    SiteSummary,
+    Wish,
+    unheeded,
+)
 from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, UnknownLeaseError
 from agent.limits import (
@@ -21,7 +33,7 @@ from agent.limits import (
     REPORT_CALL_S,
     STOP_CALL_S,
 )
-from agent.local.views import FederationView, GrantedView, ProgressView
+from agent.local.views import FederationView, GrantedView, PlaceView, ProgressView, WaitingView
 from agent.rpc import convert_federation, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import detailed_error, is_cancelled, peer_error
@@ -57,14 +69,17 @@ class LeaseClient:
         answer = await self._ask(self._stub().ReleaseLease(request, timeout=STOP_CALL_S))
         return printable(answer.reason, MAX_REASON_BYTES)
 
-    async def attend(self, lease_id: str) -> str:
-        """Wait until a lease ends; return why."""
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+        """Wait until a lease ends; return why. ``heed`` hears notices meanwhile."""
         call = self._stub().AttendLease(pb.AttendLeaseRequest(lease_id=lease_id), timeout=LONG_CALL_S)
         try:
             with self._asking():
                 async for news in call:
+                    reason = printable(news.reason, MAX_REASON_BYTES)
                     if news.ended:
-                        return printable(news.reason, MAX_REASON_BYTES)
+                        return reason
+                    if news.notice:
+                        heed(LeaseNotice(reason, convert_site.check_seconds(news.left_s)))
         finally:
             call.cancel()
         raise PeerNodeError(f"{self.name} no longer tells how the lease is.")
@@ -85,7 +100,7 @@ class LeaseClient:
                     event = event_of_peer(message, self.name)
                     if isinstance(event, GrantedView):
                         return event
-                    told += not isinstance(event, ProgressView)
+                    told += not isinstance(event, ProgressView | WaitingView)
                     if told > MAX_START_EVENTS:
                         raise PeerNodeError(f"{self.name} tells of a start without end.")
                     if event is not None:
@@ -120,7 +135,7 @@ class GatewayClient(LeaseClient):
 
     async def borrow(self, wish: Wish, emit: Emit) -> GrantedView:
         """Get a lease and wait until it answers."""
-        request = pb.RunRequest(model=wish.model, site=wish.site, node=wish.node)
+        request = convert_site.wish_to(wish)
         return await self._start(self._stub().Borrow(request, timeout=LONG_CALL_S), emit)
 
     async def report(self, report: Report) -> dict[str, float]:
@@ -157,10 +172,10 @@ class SiteClient(LeaseClient):
         answer = await self._ask(self._stub().DescribeSite(pb.DescribeSiteRequest(), timeout=OFFER_CALL_S))
         return convert_site.summary_from(answer)
 
-    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
-        """Ask for a device."""
-        message = convert_site.offer_request_to(request)
-        answer = await self._ask(self._stub().AskOffer(message, timeout=OFFER_CALL_S))
+    async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> LeaseOffer | PlaceView | Refusal:
+        """Ask for a device, or again for the request's place."""
+        message = convert_site.offer_request_to(request, wait_s)
+        answer = await self._ask(self._stub().AskOffer(message, timeout=wait_s + OFFER_CALL_S))
         return convert_site.offer_reply_from(answer)
 
     async def commit(self, offer_id: str, emit: Emit) -> GrantedView:

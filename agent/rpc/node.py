@@ -16,6 +16,7 @@ from agent.daemon.faces import MemberFace, Wish
 from agent.daemon.parts import NodeFace
 from agent.limits import (
     LONG_CALL_S,
+    MAX_DURATION_S,
     MAX_NAME_CHARS,
     MAX_REASON_BYTES,
     PEER_CALL_S,
@@ -32,6 +33,7 @@ from agent.rpc.identity import caller
 from agent.rpc.pyrdma_pb2_grpc import NodeServicer
 from agent.rpc.streams import Work, stream_of
 from agent.text import printable
+from federation.fairshare.accounts import check_account
 from federation.identity.names import check_label
 
 
@@ -117,4 +119,8 @@ def wish_from(request: pb.RunRequest) -> Wish:
         request.model,
         check_label(request.site, "site") if request.site else "",
         check_label(request.node, "node") if request.node else "",
+        check_account(request.account) if request.account else "",
+        check_label(request.purpose, "purpose") if request.purpose else "",
+        request.instant,
+        min(request.duration_s, MAX_DURATION_S),
     )

@@ -13,7 +13,7 @@ from agent.limits import MAX_ERROR_TEXT_BYTES, MAX_EVENT_PARTS, MAX_NAME_CHARS, 
 from agent.local import views
 from agent.rpc import convert
 from agent.rpc import pyrdma_pb2 as pb
-from agent.rpc.convert_site import check_id, check_image_bytes, check_seconds
+from agent.rpc.convert_site import check_id, check_image_bytes, check_seconds, checked_place
 from agent.text import printable
 from pyrdma.errors import Error
 from pyrdma.image.manifest import ImageId
@@ -39,6 +39,8 @@ def event_of_peer(message: pb.RunEvent, peer: str) -> views.RunEvent | None:
                     _name(event.lane),
                     _sources(event.sources),
                 )
+            case views.WaitingView():
+                return views.WaitingView(_name(event.site), checked_place(event.place))
             case views.AcceptedView():
                 lease_id, ttl_s = check_id(event.lease_id), check_seconds(event.ttl_s)
                 return views.AcceptedView(lease_id, ttl_s, _name(event.site), _name(event.node))

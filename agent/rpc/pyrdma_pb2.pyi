@@ -263,28 +263,46 @@ class Published(_message.Message):
     def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., pieces: _Optional[int] = ..., tensors: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ..., replaced: _Optional[bytes] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class RunRequest(_message.Message):
-    __slots__ = ("model", "site", "node")
+    __slots__ = ("model", "site", "node", "account", "purpose", "instant", "duration_s")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    INSTANT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
     model: str
     site: str
     node: str
-    def __init__(self, model: _Optional[str] = ..., site: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+    account: str
+    purpose: str
+    instant: bool
+    duration_s: int
+    def __init__(self, model: _Optional[str] = ..., site: _Optional[str] = ..., node: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., instant: _Optional[bool] = ..., duration_s: _Optional[int] = ...) -> None: ...
 
 class RunEvent(_message.Message):
-    __slots__ = ("note", "progress", "phase", "granted", "accepted")
+    __slots__ = ("note", "progress", "phase", "granted", "accepted", "waiting")
     NOTE_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     note: str
     progress: Progress
     phase: Phase
     granted: Granted
     accepted: Accepted
-    def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("site", "place")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    place: QueuePlace
+    def __init__(self, site: _Optional[str] = ..., place: _Optional[_Union[QueuePlace, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("lease_id", "ttl_s", "site", "node")

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from agent.daemon.faces import SiteFace
 from agent.daemon.parts import NodeFace
-from agent.limits import LONG_CALL_S, OFFER_CALL_S
+from agent.limits import LONG_CALL_S, MAX_ASK_WAIT_S, OFFER_CALL_S
 from agent.local.views import RunEvent
 from agent.rpc import convert, convert_site
 from agent.rpc import pyrdma_pb2 as pb
@@ -34,10 +34,11 @@ class SiteService(LeaseCalls, LendingCalls, SiteServicer):
             return convert_site.summary_to(self._site.summary())
 
     async def AskOffer(self, request: pb.AskOfferRequest, context: Context) -> pb.OfferReply:
-        """Offer a device or refuse."""
-        async with answering(context, OFFER_CALL_S):
+        """Offer a device, let the request wait, or refuse."""
+        async with answering(context, MAX_ASK_WAIT_S + OFFER_CALL_S):
             asked = convert_site.offer_request_from(request)
-            return convert_site.offer_reply_to(await self._site.ask_offer(asked, caller()))
+            wait_s = convert_site.check_wait(request.wait_s)
+            return convert_site.offer_reply_to(await self._site.ask_offer(asked, caller(), wait_s))
 
     async def Commit(self, request: pb.CommitRequest, context: Context) -> AsyncIterator[pb.RunEvent]:
         """Carry out an offer."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from agent.local.views import ProgressView
+from agent.local.views import ProgressView, WaitingView
 
 E = TypeVar("E")
 Work = Callable[[Callable[[E], None]], Awaitable[E]]
@@ -16,7 +16,7 @@ Work = Callable[[Callable[[E], None]], Awaitable[E]]
 
 
 class _Events(Generic[E]):
-    """Waiting events; of several progress reports in a row only the newest is kept."""
+    """Waiting events; of several reports in a row of how far it is only the newest is kept."""
 
     def __init__(self) -> None:
         self._waiting: deque[E] = deque()
@@ -24,7 +24,10 @@ class _Events(Generic[E]):
 
     def emit(self, event: E) -> None:
         """Add an event."""
-        if isinstance(event, ProgressView) and self._waiting and isinstance(self._waiting[-1], ProgressView):
+        last = self._waiting[-1] if self._waiting else None
+        if (isinstance(event, ProgressView) and isinstance(last, ProgressView)) or (
+            isinstance(event, WaitingView) and isinstance(last, WaitingView) and event.site == last.site
+        ):
             self._waiting[-1] = event
         else:
             self._waiting.append(event)
