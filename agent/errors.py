@@ -11,6 +11,8 @@
     |   +-- NotGatewayError          only the gateway of a site does this
     |   +-- RefusedError             no donor grants a lease
     |   +-- NotAllowedError          a socket that the caller may not use, or not for this
+    |   +-- AccountError             an account that the caller may not use
+    |   +-- PeopleFileError          a people file that cannot be used as it is
     |   +-- TraceError               a trace that cannot be read; the sentence names file and line
     |   +-- NoPlotError              a picture is asked for and what draws it is not installed
     +-- NodeError              this node
@@ -103,6 +105,18 @@ class NoPlotError(RequestError):
     """A picture is asked for, and what draws it is not installed."""
 
     code = "no-plot"
+
+
+class AccountError(RequestError):
+    """The caller has no account, or may not use the one named."""
+
+    code = "account"
+
+
+class PeopleFileError(RequestError):
+    """The people file cannot be used as it is; the sentence names file, line and column."""
+
+    code = "people-file"
 
 
 class NodeError(AgentError):

@@ -268,3 +268,27 @@ MAX_REPLAY_DEVICES: Final = 65_536
 """Devices of one replay's donors together; each is a value in memory."""
 MAX_REPLAY_VARIANTS: Final = 8
 """Policies times start costs of one replay: a table of more columns is no longer read."""
+
+# --- people -----------------------------------------------------------------------------------------------
+PASS_LIFE_S: Final = 120.0
+"""A pass of the door is good for that long at most; without it one that leaked is good until the agent ends."""
+MAX_PASSES_PER_USER: Final = 32
+"""Passes of one user at once, each a connection to the door: one user must not lock the others out."""
+MAX_PASSES: Final = 1024
+"""Passes of all users at once; each is a connection and a few hundred bytes."""
+MAX_DOOR_CONNECTIONS: Final = MAX_PASSES + 64
+"""Connections to the door at once; without it local users take every descriptor of the agent."""
+DOOR_LOOKUP_S: Final = 5.0
+"""What the machine's user directory gets to name a user; without it one that hangs keeps callers for ever."""
+MAX_USER_GROUPS: Final = 1024
+"""Groups of one user that are looked at; the kernel allows 65,536, and each is a question to a directory."""
+MAX_PEOPLE_BYTES: Final = 1 << 20
+"""A people file; 10,000 users take 400 kB. An endless one must not fill our memory."""
+MAX_PEOPLE_LINES: Final = 20_000
+"""Users, groups and tokens of one people file together."""
+MAX_PERSON_CHARS: Final = 64
+"""A user's, group's or token's name; Linux allows 32, and names are printed."""
+MAX_ACCOUNTS_OF_ONE: Final = 64
+"""Accounts in one line of a people file; they are shown, and compared for each request."""
+MAX_DURATION_S: Final = 30 * 86400
+"""The longest time that a request may name; donors lend far shorter, and nobody plans a month ahead."""

@@ -2,7 +2,8 @@
 
 State (0700) outlives the agent: the SQLite file. The run directory (0750) does not: sockets and the lock.
 File permissions decide who may do what, since gRPC in Python shows no peer's user id: ``admin.sock`` is the
-owner's alone, ``view.sock`` and ``node.sock`` are the group's as well.
+owner's alone, ``view.sock`` and ``node.sock`` are the group's as well. So is ``user.sock``, where each call
+shows a pass of ``door.sock``, which sees who connects.
 """
 
 from __future__ import annotations
@@ -50,6 +51,21 @@ class Paths:
     def view_socket(self) -> Path:
         """The reading calls of the Operator service."""
         return self.run_dir / "view.sock"
+
+    @property
+    def user_socket(self) -> Path:
+        """The calls of the Operator service that a person makes for itself; each needs a pass of the door."""
+        return self.run_dir / "user.sock"
+
+    @property
+    def door_socket(self) -> Path:
+        """Passes for the user socket."""
+        return self.run_dir / "door.sock"
+
+    @property
+    def people_file(self) -> Path:
+        """Who may use which accounts; missing where the agent's own user alone may."""
+        return self.state_dir / "people.yaml"
 
     @property
     def node_socket(self) -> Path:
