@@ -89,6 +89,10 @@ TABLE: Final[Mapping[type[Error | FederationError], Row]] = {
     federation_errors.RegistryExpiredError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "the other side"),
     federation_errors.RegistryRollbackError: Row("DATA_LOSS", ExitCode.FAILED, "the other side"),
     federation_errors.NotAdmittedError: Row("NOT_FOUND", ExitCode.FAILED, "the other side"),
+    federation_errors.LedgerError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "this node"),
+    federation_errors.ReceiptError: Row("INVALID_ARGUMENT", ExitCode.FAILED, "the other side"),
+    federation_errors.LedgerLockedError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "this node"),
+    federation_errors.ExportError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
     federation_errors.LocalNetworkError: Row("UNAVAILABLE", ExitCode.FAILED, "this node"),
 }
 

@@ -15,6 +15,10 @@
     |   +-- RegistryExpiredError     nobody has signed it in time
     |   +-- RegistryRollbackError    an older or another registry than the one known here
     |   +-- NotAdmittedError         the site is not in the registry
+    +-- LedgerError              the books of use cannot be kept, or what came for them not be believed
+    |   +-- ReceiptError             a receipt, request or series that is none, or is not signed as it says
+    |   +-- LedgerLockedError        our own chain may be older than what others hold of it
+    |   +-- ExportError              a file that is no export of a ledger
     +-- LocalNetworkError        this machine's network refuses multicast; discovery is off, all else works
 
 Each has a stable ``code``, one sentence, and a ``fix``, like the errors of ``pyrdma``, which this package
@@ -118,3 +122,27 @@ class LocalNetworkError(FederationError):
     """This machine's network refuses multicast: nothing is announced or found, all else works."""
 
     code = "mdns"
+
+
+class LedgerError(FederationError):
+    """The books of use cannot be kept, or what came for them cannot be believed."""
+
+    code = "ledger"
+
+
+class ReceiptError(LedgerError):
+    """A receipt, signed request or series that is none, or is not signed as it says."""
+
+    code = "receipt"
+
+
+class LedgerLockedError(LedgerError):
+    """Our own chain may be older than what others hold of it: nothing is signed until that is settled."""
+
+    code = "ledger-locked"
+
+
+class ExportError(LedgerError):
+    """A file that is no export of a ledger."""
+
+    code = "ledger-export"

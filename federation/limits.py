@@ -137,3 +137,45 @@ MAX_REGISTRY_SOURCES: Final = 8
 """Places of the registry that an invite names; each is dialled, one after the other."""
 MAX_SOURCE_CHARS: Final = 512
 """One such place, a URL or a folder."""
+
+# --- the ledger -------------------------------------------------------------------------------------------
+MAX_RECEIPT_BYTES: Final = 2048
+"""One receipt's body; an honest one has about 550 bytes, with eight devices 900. Every site keeps all of them."""
+MAX_RECEIPT_DEVICES: Final = 16
+"""Devices of one lease; each is looked up when a receipt is taken."""
+RECEIPT_PAGE: Final = 1000
+"""Receipts of one page between gateways: at most 2.2 MB, below the message limit; more are refused unread."""
+MAX_LEDGER_HEADS: Final = MAX_SITES
+"""Heads that one peer may name: one a donor."""
+RECEIPT_INTERVAL_S: Final = 600
+"""Between two receipts of a lease."""
+COUNTERSIGN_INTERVALS: Final = 6
+"""A receipt that its borrower has not countersigned after this many intervals counts as ``unilateral``."""
+ARREARS_S: Final = 24 * 3600
+"""How long receipts may be unilateral before their borrower gets no new leases."""
+LEDGER_CLOCK_LEAD_S: Final = 30
+"""How far ahead of our clock a receipt may end: two clocks' tolerated skew. Without it a donor charges the
+future, or lets use fall into an epoch where it counts longest."""
+LEASE_OVERTIME_S: Final = 600
+"""How much longer than the policy's longest lease a receipt may run: a drain ends later than its deadline."""
+MAX_LEDGER_EVIDENCE: Final = 16
+"""Contradictions kept of one donor; one proves it, a donor that signs thousands must not fill our disk."""
+MAX_DISPUTES_PER_LEASE: Final = 4
+"""Disputes kept of one lease; a borrower that changes its mind for ever must not fill our disk."""
+MAX_SIGNED_REQUEST_BYTES: Final = 2048
+"""One signed request; an honest one has 400 bytes."""
+REQUEST_LIFE_S: Final = 7 * 86400
+"""How old a signed request may be: as long as it may wait in a queue. Older ones are replays."""
+MAX_CARBON_HOURS: Final = 24 * 14
+"""Hours in one carbon series: a week back, a week ahead."""
+MAX_CARBON_G_PER_KWH: Final = 5000
+"""No grid is dirtier; a larger figure would only push others away."""
+MAX_CARBON_SOURCE_CHARS: Final = 200
+"""Where a series comes from, shown in tables."""
+MAX_CARBON_BYTES: Final = 8 << 10
+"""One signed series; MAX_CARBON_HOURS figures take 2 kB."""
+MAX_EXPORT_LINE_BYTES: Final = 32 << 20
+"""One line of an export; the longest honest ones are the registry's list of members and a policy."""
+LEDGER_UNCONFIRMED_S: Final = 1200.0
+"""How long a gateway that has just started waits for another one's word on its own chain before it writes on:
+two intervals. Without it, one that was restored from a backup would sign a second history."""
