@@ -500,6 +500,120 @@ class RefreshRegistryRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ListDevicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListDevicesResponse(_message.Message):
+    __slots__ = ("devices",)
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedCompositeFieldContainer[NodeDevice]
+    def __init__(self, devices: _Optional[_Iterable[_Union[NodeDevice, _Mapping]]] = ...) -> None: ...
+
+class NodeDevice(_message.Message):
+    __slots__ = ("id", "kind", "device_class", "memory_bytes", "state", "wanted", "left_s", "guests", "draining", "only_idle", "hours", "headroom_bytes", "doubt", "last_reclaim_s")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    GUESTS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    ONLY_IDLE_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    HEADROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DOUBT_FIELD_NUMBER: _ClassVar[int]
+    LAST_RECLAIM_S_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    device_class: str
+    memory_bytes: int
+    state: str
+    wanted: _containers.RepeatedScalarFieldContainer[str]
+    left_s: float
+    guests: _containers.RepeatedCompositeFieldContainer[Guest]
+    draining: bool
+    only_idle: bool
+    hours: _containers.RepeatedScalarFieldContainer[str]
+    headroom_bytes: int
+    doubt: str
+    last_reclaim_s: float
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., device_class: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., state: _Optional[str] = ..., wanted: _Optional[_Iterable[str]] = ..., left_s: _Optional[float] = ..., guests: _Optional[_Iterable[_Union[Guest, _Mapping]]] = ..., draining: _Optional[bool] = ..., only_idle: _Optional[bool] = ..., hours: _Optional[_Iterable[str]] = ..., headroom_bytes: _Optional[int] = ..., doubt: _Optional[str] = ..., last_reclaim_s: _Optional[float] = ...) -> None: ...
+
+class Guest(_message.Message):
+    __slots__ = ("lease_id", "model", "borrower", "held_s", "grace_s")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_FIELD_NUMBER: _ClassVar[int]
+    HELD_S_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    model: str
+    borrower: str
+    held_s: float
+    grace_s: float
+    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., borrower: _Optional[str] = ..., held_s: _Optional[float] = ..., grace_s: _Optional[float] = ...) -> None: ...
+
+class ChangeDevicesRequest(_message.Message):
+    __slots__ = ("change", "devices", "count", "dry_run", "only_idle", "hours", "headroom_bytes")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ONLY_IDLE_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    HEADROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    dry_run: bool
+    only_idle: bool
+    hours: HourSpans
+    headroom_bytes: int
+    def __init__(self, change: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., dry_run: _Optional[bool] = ..., only_idle: _Optional[bool] = ..., hours: _Optional[_Union[HourSpans, _Mapping]] = ..., headroom_bytes: _Optional[int] = ...) -> None: ...
+
+class HourSpans(_message.Message):
+    __slots__ = ("spans",)
+    SPANS_FIELD_NUMBER: _ClassVar[int]
+    spans: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, spans: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ClaimDevicesRequest(_message.Message):
+    __slots__ = ("devices", "count", "pid", "pid_started", "command")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PID_STARTED_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    pid: int
+    pid_started: int
+    command: str
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., pid: _Optional[int] = ..., pid_started: _Optional[int] = ..., command: _Optional[str] = ...) -> None: ...
+
+class ClaimEvent(_message.Message):
+    __slots__ = ("taking", "handed_over")
+    TAKING_FIELD_NUMBER: _ClassVar[int]
+    HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
+    taking: ListDevicesResponse
+    handed_over: HandedOver
+    def __init__(self, taking: _Optional[_Union[ListDevicesResponse, _Mapping]] = ..., handed_over: _Optional[_Union[HandedOver, _Mapping]] = ...) -> None: ...
+
+class HandedOver(_message.Message):
+    __slots__ = ("devices", "gpus", "seconds", "doubt")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DOUBT_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    seconds: float
+    doubt: str
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., gpus: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., doubt: _Optional[str] = ...) -> None: ...
+
 class ChallengeRequest(_message.Message):
     __slots__ = ("client_nonce",)
     CLIENT_NONCE_FIELD_NUMBER: _ClassVar[int]
@@ -729,7 +843,7 @@ class RelayData(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., data: _Optional[bytes] = ..., end: _Optional[bool] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
-    __slots__ = ("address", "devices", "images", "leases", "spares_ready", "transfer_bytes_per_s", "donating", "ended")
+    __slots__ = ("address", "devices", "images", "leases", "spares_ready", "transfer_bytes_per_s", "donating", "ended", "uses")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -738,6 +852,7 @@ class ReportRequest(_message.Message):
     TRANSFER_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     DONATING_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     address: str
     devices: _containers.RepeatedCompositeFieldContainer[ReportedDevice]
     images: _containers.RepeatedCompositeFieldContainer[ReportedImage]
@@ -746,7 +861,18 @@ class ReportRequest(_message.Message):
     transfer_bytes_per_s: float
     donating: bool
     ended: _containers.RepeatedCompositeFieldContainer[EndedLease]
-    def __init__(self, address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[ReportedDevice, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[ReportedImage, _Mapping]]] = ..., leases: _Optional[_Iterable[str]] = ..., spares_ready: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., donating: _Optional[bool] = ..., ended: _Optional[_Iterable[_Union[EndedLease, _Mapping]]] = ...) -> None: ...
+    uses: _containers.RepeatedCompositeFieldContainer[LeaseUse]
+    def __init__(self, address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[ReportedDevice, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[ReportedImage, _Mapping]]] = ..., leases: _Optional[_Iterable[str]] = ..., spares_ready: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., donating: _Optional[bool] = ..., ended: _Optional[_Iterable[_Union[EndedLease, _Mapping]]] = ..., uses: _Optional[_Iterable[_Union[LeaseUse, _Mapping]]] = ...) -> None: ...
+
+class LeaseUse(_message.Message):
+    __slots__ = ("lease_id", "energy_wh", "sent_bytes")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_WH_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    energy_wh: int
+    sent_bytes: int
+    def __init__(self, lease_id: _Optional[str] = ..., energy_wh: _Optional[int] = ..., sent_bytes: _Optional[int] = ...) -> None: ...
 
 class EndedLease(_message.Message):
     __slots__ = ("lease_id", "reason")
@@ -757,14 +883,24 @@ class EndedLease(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ReportedDevice(_message.Message):
-    __slots__ = ("id", "kind", "memory_bytes")
+    __slots__ = ("id", "kind", "memory_bytes", "state", "reclaim_left_s", "device_class", "reclaims", "last_reclaim_s")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RECLAIM_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    RECLAIMS_FIELD_NUMBER: _ClassVar[int]
+    LAST_RECLAIM_S_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     memory_bytes: int
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    state: str
+    reclaim_left_s: float
+    device_class: str
+    reclaims: int
+    last_reclaim_s: float
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., state: _Optional[str] = ..., reclaim_left_s: _Optional[float] = ..., device_class: _Optional[str] = ..., reclaims: _Optional[int] = ..., last_reclaim_s: _Optional[float] = ...) -> None: ...
 
 class ReportedImage(_message.Message):
     __slots__ = ("image_id", "total_bytes", "whole", "names")
@@ -813,18 +949,22 @@ class LeaveResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StartRunnerRequest(_message.Message):
-    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower")
+    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower", "device", "grace_s")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
     BORROWER_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     model: str
     image_id: bytes
     ttl_s: float
     borrower: str
-    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ...) -> None: ...
+    device: str
+    grace_s: float
+    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ..., device: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
 
 class StopRunnerRequest(_message.Message):
     __slots__ = ("lease_id", "reason")

@@ -91,6 +91,21 @@ class OperatorStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
                 _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/pyrdma.v1.Operator/ListDevices',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesResponse.FromString,
+                _registered_method=True)
+        self.ChangeDevices = channel.unary_unary(
+                '/pyrdma.v1.Operator/ChangeDevices',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ChangeDevicesRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesResponse.FromString,
+                _registered_method=True)
+        self.ClaimDevices = channel.unary_stream(
+                '/pyrdma.v1.Operator/ClaimDevices',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ClaimDevicesRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ClaimEvent.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -165,6 +180,26 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDevices(self, request, context):
+        """What this node lends, and how its owner takes it back. ListDevices only looks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeDevices(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimDevices(self, request, context):
+        """Until the devices are handed over the call holds the claim, afterwards the life of the process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -222,6 +257,21 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.RefreshRegistry,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'ChangeDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeDevices,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ChangeDevicesRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'ClaimDevices': grpc.unary_stream_rpc_method_handler(
+                    servicer.ClaimDevices,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ClaimDevicesRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ClaimEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -523,6 +573,87 @@ class Operator:
             '/pyrdma.v1.Operator/RefreshRegistry',
             agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/ListDevices',
+            agent_dot_rpc_dot_pyrdma__pb2.ListDevicesRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/ChangeDevices',
+            agent_dot_rpc_dot_pyrdma__pb2.ChangeDevicesRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Operator/ClaimDevices',
+            agent_dot_rpc_dot_pyrdma__pb2.ClaimDevicesRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ClaimEvent.FromString,
             options,
             channel_credentials,
             insecure,
