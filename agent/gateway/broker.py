@@ -1,8 +1,9 @@
 """The gateway as a borrower: who could run what is meant, and which offer is taken.
 
-Rules: this site's own devices are asked first, then other sites that answered lately and have most devices
-free, ``MAX_DONORS_ASKED`` at most; one offer is committed, the others are given back once it is accepted; a
-donor that fails after its offer is passed over for the next one. Whose lease it is stands in the books before
+Rules: this site's own devices are asked first, then other sites that answered lately, those with most devices
+free first; ``MAX_DONORS_ASKED`` at once, as many more each ``WIDEN_S``, and at once when nobody is left; one
+offer is committed, the other offers and places are given up once it is accepted; a donor that fails after its
+offer is passed over for the next one. Whose lease it is stands in the books before
 the borrower hears of it, and only the node that borrowed a lease may do anything with it.
 """
 
@@ -10,27 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Protocol
 
-from agent.daemon.faces import Donor, Emit, LeaseOffer, OfferRequest, Refusal, Wish
+from agent.daemon.faces import Donor, Emit, Heed, LeaseOffer, OfferRequest, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.errors import BusyError, RefusedError, UnknownLeaseError
+from agent.gateway.asking import Asking
 from agent.gateway.brokered import BrokeredLeases
 from agent.gateway.deal import Deal
 from agent.gateway.naming import Meant, Naming
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.placement import ReceivedOffer, rank_offers
-from agent.limits import GIVE_BACK_S, MAX_BROKERED, MAX_DONORS_ASKED
-from agent.local.views import AcceptedView, GrantedView, NoteView
+from agent.limits import GIVE_BACK_S, MAX_BROKERED, MAX_DONORS_ASKED, WIDEN_S
+from agent.local.views import AcceptedView, GrantedView, NoteView, PlaceView, WaitingView
 from agent.resolve import parse_ref
 from agent.state import SiteStore
 from federation.errors import FederationError
 from pyrdma.errors import Error
-
-_log = logging.getLogger(__name__)
 
 
 class OwnSite(Donor, Protocol):
@@ -99,29 +98,31 @@ class SiteBroker:
             devices=1,
             node=wish.node,
             borrower_node=borrower,
+            account=wish.account or f"/{self._own.site}",
+            purpose=wish.purpose,
+            instant=wish.instant,
+            duration_s=wish.duration_s,
         )
-        donors = {donor.site: donor for donor in self._donors(wish)}
-        reasons: dict[str, str] = {}
-        asked = list(donors)
-        while asked:
-            offers = await self._ask(request, [donors[site] for site in asked], reasons)
-            ranked = rank_offers([_received(site, offer, meant) for site, offer in offers], self._own.site)
-            asked = []
-            for position, best in enumerate(ranked):
-                others = ranked[position + 1 :]
-                given_back: list[asyncio.Task[None]] = []
-                try:
-                    return await self._take(donors, best, others, given_back, request, emit)
-                except (Error, FederationError) as error:
-                    reasons[best.site] = error.message
-                    if others:
-                        emit(NoteView(f"{best.site} failed after its offer: {error.message}"))
-                if given_back:
-                    # It had accepted, so the others' offers are gone: they are asked again.
-                    await asyncio.gather(*given_back)
-                    asked = [one.site for one in others]
+
+        def waits(site: str, place: PlaceView) -> None:
+            emit(WaitingView(site, place))
+
+        async with Asking(request, waits, self._beside, _release) as asking:
+            known: set[str] = set()
+            while True:
+                further = [one for one in self._donors(wish) if one.site not in known]
+                for donor in further[:MAX_DONORS_ASKED]:
+                    known.add(donor.site)
+                    asking.ask(donor)
+                offers = await asking.offers(WIDEN_S)
+                while offers:
+                    granted = await self._take_best(asking, offers, meant, emit)
+                    if granted is not None:
+                        return granted
+                    offers = await asking.offers(WIDEN_S)
+                if not asking.hopeful and len(further) <= MAX_DONORS_ASKED:
                     break
-        said = " ".join(f"{site}: {reason}" for site, reason in reasons.items())
+        said = " ".join(f"{site}: {reason}" for site, reason in asking.reasons.items())
         raise RefusedError(
             f"nobody grants a lease for {ref}. {said or 'No site answers that has a device.'}",
             fix="see who has devices with: pyrdma-agent nodes; or try again later",
@@ -148,11 +149,11 @@ class SiteBroker:
             await self._brokered.strike(lease_id, reason)
         return reason
 
-    async def attend(self, lease_id: str, borrower: str) -> str:
-        """Wait until a lease ends; return why."""
+    async def attend(self, lease_id: str, borrower: str, heed: Heed = unheeded) -> str:
+        """Wait until a lease ends; return why. ``heed`` hears notices meanwhile."""
         donor = self._donor_of(lease_id, borrower)
         try:
-            reason = await donor.attend(lease_id)
+            reason = await donor.attend(lease_id, heed)
         except UnknownLeaseError:
             await self._brokered.strike(lease_id, "its donor no longer knows it")
             raise
@@ -183,75 +184,56 @@ class SiteBroker:
                 )
             return [self._neighbours.get(wish.site).peer]
         ready = () if self._brokered.full else self._neighbours.ready()
-        idle = [(one, one.summary.devices - one.summary.leased) for one in ready if one.summary is not None]
+        idle = [
+            (one, one.summary.devices - one.summary.leased)
+            for one in ready
+            if one.summary is not None and one.summary.devices > 0
+        ]
         idle.sort(key=lambda pair: (-pair[1], pair[0].document.site))
-        return [self._own, *(one.peer for one, devices in idle if devices > 0)][:MAX_DONORS_ASKED]
+        return [self._own, *(one.peer for one, _ in idle)]
 
-    async def _ask(
-        self, request: OfferRequest, donors: list[Donor], reasons: dict[str, str]
-    ) -> list[tuple[str, LeaseOffer]]:
-        asking = asyncio.gather(*(one.ask_offer(request) for one in donors), return_exceptions=True)
-        try:
-            replies = await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            self._beside(self._decline(donors, asking))
-            raise
-        offers: list[tuple[str, LeaseOffer]] = []
-        for donor, reply in zip(donors, replies, strict=True):
-            if isinstance(reply, LeaseOffer):
-                offers.append((donor.site, reply))
-            elif isinstance(reply, Refusal):
-                reasons[donor.site] = reply.sentence
-            elif isinstance(reply, Error | FederationError):
-                reasons[donor.site] = reply.message
-            else:  # the others' offers still count
-                _log.error("%s could not be asked, by a defect", donor.site, exc_info=reply)
-                reasons[donor.site] = "it could not be asked, by a defect of this gateway."
-        return offers
+    async def _take_best(
+        self, asking: Asking, offers: list[tuple[Donor, LeaseOffer]], meant: Meant, emit: Emit
+    ) -> GrantedView | None:
+        """Commit the best offer; return nothing when its donor fails, and have the others go on."""
+        received = [_received(donor.site, offer, meant) for donor, offer in offers]
+        best = rank_offers(received, self._own.site)[0]
+        donor = next(one for one, _ in offers if one.site == best.site)
+        sent_at_s, entered = self._clock(), list[str]()
+        given_up: list[asyncio.Task[None]] = []
+        others = [one for one in asking.donors if one.site != best.site]
 
-    async def _take(
-        self,
-        donors: dict[str, Donor],
-        best: ReceivedOffer,
-        others: Sequence[ReceivedOffer],
-        given_back: list[asyncio.Task[None]],
-        request: OfferRequest,
-        emit: Emit,
-    ) -> GrantedView:
-        donor, sent_at_s = donors[best.site], self._clock()
-        entered: list[str] = []
-
-        def give_others_back() -> None:
-            if not given_back:
+        def give_others_up() -> None:
+            if not given_up:
                 reason = "another offer was taken"
-                given_back.extend(self._give_back(donors[one.site], one.offer_id, reason) for one in others)
+                given_up.extend(asking.give_up(one.site, reason) for one in others)
 
         async def accept(accepted: AcceptedView) -> None:
             if donor is not self._own:
-                self._brokered.enter(accepted, request, sent_at_s)
+                self._brokered.enter(accepted, asking.request, sent_at_s)
                 entered.append(accepted.lease_id)
                 await self._brokered.write(accepted.lease_id)
-            give_others_back()
+            give_others_up()
 
         try:
-            return await Deal(donor, request, accept, emit).take(best.offer_id)
+            granted = await Deal(donor, asking.request, accept, emit).take(best.offer_id)
         except BaseException as error:
-            if not isinstance(error, Error | FederationError):
-                give_others_back()
-                if not entered:
-                    self._give_back(donor, best.offer_id, "the request was called off")
             for lease_id in entered:
+                asking.taken(best.site)  # what is given back is the lease
                 self._give_back(donor, lease_id, "it did not start")
                 await self._brokered.strike(lease_id, "it did not start")
-            raise
-
-    async def _decline(
-        self, donors: list[Donor], asking: asyncio.Future[list[LeaseOffer | Refusal | BaseException]]
-    ) -> None:
-        # Nobody wants what is being offered any more.
-        for donor, reply in zip(donors, await asking, strict=True):
-            if isinstance(reply, LeaseOffer):
-                self._give_back(donor, reply.offer_id, "the request was called off")
+            if not isinstance(error, Error | FederationError):
+                raise
+            asking.fail(best.site, error.message)
+            if asking.hopeful or len(offers) > 1:
+                emit(NoteView(f"{best.site} failed after its offer: {error.message}"))
+            # It had accepted, so the others' places and offers are gone: they are asked again.
+            await asyncio.gather(*given_up)
+            for one in others if given_up else ():
+                asking.ask(one)
+            return None
+        asking.taken(best.site)
+        return granted
 
     def _give_back(self, donor: Donor, lease_or_offer_id: str, reason: str) -> asyncio.Task[None]:
         return self._beside(_release(donor, lease_or_offer_id, reason))
