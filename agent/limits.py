@@ -70,6 +70,8 @@ OFFER_CALL_S: Final = 5.0
 """A donor that has not answered by then is passed over: a person waits."""
 MAX_ASK_WAIT_S: Final = 20.0
 """How long a donor keeps a question open whose request waits; the borrower asks again for its place."""
+LEASE_ID_CHARS: Final = 16
+"""Hexadecimal digits of a lease's id: 64 bits, so that nobody finds two requests with one id by chance."""
 PLACE_TTL_S: Final = 60.0
 """A place in the queue that was not asked for again is given up: three questions may be lost."""
 MAX_DURATION_S: Final = 365 * 86400
@@ -142,10 +144,20 @@ MAX_NODES: Final = 1024
 """Nodes in one site's fleet; each costs a report in memory and a look per request."""
 OFFER_TTL_S: Final = 30.0
 """How long a device waits for its borrower's answer; without it one that only asks blocks every device."""
+LEASE_ID_CHARS: Final = 16
+"""Hexadecimal digits of a lease's id: 64 bits, so that nobody finds two requests with one id by chance."""
+PLACE_TTL_S: Final = 60.0
+"""A request that was not asked for again for this long has left the queue: two long polls may be lost."""
+MAX_QUEUE: Final = 10_000
+"""Requests in one donor's queue; each costs memory, and a look when its account is ranked."""
+KILL_SLACK_S: Final = 10.0
+"""What a node gets past a notice's deadline to kill a runner and to say so, before its lease ends without."""
 MAX_OFFERS: Final = 256
 """Open offers of one site at once; each holds a device for nothing yet."""
 LEASE_TTL_S: Final = 600.0
 """A lease ends this long after its last renewal: a borrower that is gone frees the device without a word."""
+MAX_LEASE_DURATION_S: Final = 7 * 86400.0
+"""A lease ends by then however often it is renewed, unless a policy says another time."""
 MIN_LEASE_TTL_S: Final = 1.0
 """A donor that names less is not believed; it would have the borrower ask without a pause."""
 MAX_LEASE_TTL_S: Final = 24 * 3600.0

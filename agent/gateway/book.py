@@ -6,29 +6,67 @@ there. Times are of one monotonic clock of the gateway's machine. ``agent.gatewa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.gateway.fleet import DeviceRef, NodeReport
 from agent.gateway.request import LeaseRequest
-from agent.limits import LEASE_TTL_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
+from agent.limits import LEASE_ID_CHARS, LEASE_TTL_S, MAX_LEASE_DURATION_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a borrower may count on under a lease, and what not; offered, and accepted by the commit.
+
+    Args:
+        grace_s: between notice and end when the owner, or a guest that goes first, needs the device.
+        min_runtime_s: no other guest takes the device before; the owner is not bound by it, but a lease that
+            its donor ends before then is not charged.
+        max_duration_s: the lease ends then, renewed or not.
+        instant: it stands on what is reserved for others.
+    """
+
+    grace_s: float = 0.0
+    min_runtime_s: float = 0.0
+    max_duration_s: float = MAX_LEASE_DURATION_S
+    instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A device held for a borrower until ``expires_at_s``."""
+    """Devices of one node held for a borrower until ``expires_at_s``.
+
+    Args:
+        id: ours, made of a nonce.
+        request: what was asked for.
+        devices: what is offered, by name.
+        warm: whether the image is whole in that node's memory.
+        expires_at_s: when it is void.
+        terms: what a commit accepts.
+        victims: leases that have to make room if it is committed; nothing happens to them before.
+    """
 
     id: str
     request: LeaseRequest
-    device: DeviceRef
+    devices: tuple[DeviceRef, ...]
     warm: bool
     expires_at_s: float
+    terms: Terms = field(default_factory=Terms)
+    victims: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> DeviceRef:
+        """The first of its devices, which names the node."""
+        return self.devices[0]
 
 
 class LeaseState(StrEnum):
     """Where a lease stands."""
 
+    WAITING = "waiting"
+    """Granted; the guests that have its devices are leaving."""
     COMMITTED = "committed"
     """Its node has been told to start it."""
     ACTIVE = "active"
@@ -38,37 +76,98 @@ class LeaseState(StrEnum):
     ENDED = "ended"
 
 
+class Cause(StrEnum):
+    """Who or what ended a lease; its ``reason`` says it to people."""
+
+    RELEASED = "released"
+    """Its borrower gave it back."""
+    EXPIRED = "expired"
+    """Its borrower did not renew it in time."""
+    DURATION = "duration"
+    """It has lasted as long as its terms allow."""
+    FAILED = "failed"
+    """It did not start."""
+    GONE = "gone"
+    """Its runner is gone, by itself or with its node's agent."""
+    LOST = "lost"
+    """Its node fell silent."""
+    RECLAIMED = "reclaimed"
+    """The owner took the device back."""
+    DRAINED = "drained"
+    """The donor emptied the node, or the site."""
+    PREEMPTED = "preempted"
+    """A guest that goes first has the device."""
+    CONFLICT = "conflict"
+    """Another lease has its device."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to use a device until ``deadline_s``.
+    """The right to use devices until ``deadline_s``.
 
     Args:
-        id: ours.
+        id: ours, made of the request's id and the offer's.
         offer_id: the offer that was committed.
         request: what was asked for.
-        device: what was given.
+        devices: what was given, all of one node.
         state: where it stands.
         deadline_s: when it ends unless it is renewed.
+        terms: what its borrower accepted.
+        granted_at_s: when it was committed.
+        started_at_s: when its runner answered; ``None`` before.
         watched_from_s: reports made after this name it as long as it runs; ``None`` before it has started.
+        notice_deadline_s: when it must be over, once its borrower has been told so.
+        notice_reason: why.
+        notice_cause: who or what will have ended it then.
+        cause: what ended it; ``None`` before.
         reason: why it ended; empty before.
+        refunded: its donor ended it before its minimum time, so that nothing is charged.
     """
 
     id: str
     offer_id: str
     request: LeaseRequest
-    device: DeviceRef
+    devices: tuple[DeviceRef, ...]
     state: LeaseState
     deadline_s: float
+    terms: Terms = field(default_factory=Terms)
+    granted_at_s: float = 0.0
+    started_at_s: float | None = None
     watched_from_s: float | None = None
+    notice_deadline_s: float | None = None
+    notice_reason: str = ""
+    notice_cause: Cause | None = None
+    cause: Cause | None = None
     reason: str = ""
+    refunded: bool = False
+
+    @property
+    def device(self) -> DeviceRef:
+        """The first of its devices, which names the node."""
+        return self.devices[0]
+
+
+def lease_id_of(offer: Offer) -> str:
+    """Return the id of the lease that an offer becomes.
+
+    Committing the offer again gives the same id, and who knows both halves can tell for which request of its
+    borrower a lease was granted: two leases for one request are proof of a borrower that took two.
+    """
+    text = f"{offer.request.borrower_site}\n{offer.request.id}\n{offer.id}"
+    return hashlib.sha256(text.encode()).hexdigest()[:LEASE_ID_CHARS]
 
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """A device whose lease ended at ``since_s``, and whose node has not said yet that the runner is gone."""
+    """Devices whose lease ended at ``since_s``, and whose node has not said yet that the runner is gone."""
 
-    device: DeviceRef
+    devices: tuple[DeviceRef, ...]
     since_s: float
+
+    @property
+    def device(self) -> DeviceRef:
+        """The first of them, which names the node."""
+        return self.devices[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +196,10 @@ class Book:
     def taken(self) -> frozenset[DeviceRef]:
         """Return the devices that nobody else may have."""
         return frozenset(
-            one.device for held in (self.offers, self.leases, self.stopping) for one in held.values()
+            device
+            for held in (self.offers, self.leases, self.stopping)
+            for one in held.values()
+            for device in one.devices
         )
 
     def lease_of(self, offer_id: str) -> Lease | None:

@@ -57,7 +57,7 @@ class Change:
             del self.ended[next(iter(self.ended))]
         self.effects.append(Save(over))
         if left_over:
-            self.stopping[lease.id] = Stopping(lease.device, self.now_s)
+            self.stopping[lease.id] = Stopping(lease.devices, self.now_s)
             self.effects.append(Stop(lease.device.node, lease.id, reason))
         self.effects.append(Ended(over, reason))
 

@@ -14,7 +14,7 @@ from functools import partial
 from agent.daemon.faces import Emit, Host, LeaseOffer, OfferRequest, Refusal, Report
 from agent.daemon.pipes import Pipe
 from agent.errors import RefusedError, StateError, UnknownLeaseError
-from agent.gateway.book import Lease
+from agent.gateway.book import Lease, lease_id_of
 from agent.gateway.events import (
     Granted,
     NodeHeard,
@@ -63,6 +63,7 @@ class LocalDonor:
         self._host = host
         self._clock = clock
         self._undoing: set[asyncio.Task[None]] = set()
+        self._committing: set[str] = set()
         self._turns = Turns(
             site,
             host=host,
@@ -118,15 +119,18 @@ class LocalDonor:
             StateError: the lease could not be written down.
             Error: the model could not be started.
         """
-        lease_id = secrets.token_hex(8)
+        offer = self.state.book.offers.get(offer_id)
+        if offer is None or offer_id in self._committing:
+            taken = await self._turns.apply(partial(OfferCommitted, offer_id, site))
+            raise RefusedError(
+                f"the offer {offer_id[:32]} was taken already: its lease is {self._granted(taken).id}.",
+                fix="use that lease, or ask for another offer",
+            )
+        lease_id = lease_id_of(offer)
+        self._committing.add(offer_id)
         start = self._turns.orders.expect(lease_id)
         try:
-            lease = self._granted(await self._turns.apply(partial(OfferCommitted, offer_id, lease_id, site)))
-            if lease.id != lease_id:
-                raise RefusedError(
-                    f"the offer {offer_id[:32]} was taken already: its lease is {lease.id}.",
-                    fix="use that lease, or ask for another offer",
-                )
+            lease = self._granted(await self._turns.apply(partial(OfferCommitted, offer_id, site)))
             emit(AcceptedView(lease.id, self.state.book.lease_ttl_s, self.site, lease.device.node))
             start.listener = emit
             assert start.task is not None, "what was committed is being started"
@@ -145,6 +149,8 @@ class LocalDonor:
             undoing.add_done_callback(self._undoing.discard)
             await asyncio.shield(undoing)
             raise
+        finally:
+            self._committing.discard(offer_id)
         self._turns.orders.forget(lease_id)
         return granted
 

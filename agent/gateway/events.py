@@ -1,23 +1,29 @@
 """What happens to a donor's book, and what the book wants done about it.
 
-Every event carries ``now_s`` of the one monotonic clock of the gateway's machine, and every id that it needs:
-the book makes none. ``borrower_site`` is who makes the call, by its certificate.
+Every event carries ``now_s`` of the one monotonic clock of the gateway's machine, and the nonce of every id
+that is made from it: the book throws no dice. ``borrower_site`` is who makes the call, by its certificate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from agent.gateway.book import Lease, Offer
 from agent.gateway.fleet import NodeReport
-from agent.gateway.request import LeaseRequest, Refused
+from agent.gateway.request import LeaseRequest, Place, Refused
+from federation.policy.policy import Policy
+
+if TYPE_CHECKING:
+    from federation.fairshare.reasons import Reason
+    from federation.fairshare.standing import Standing
 
 # --- events -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class OfferAsked:
-    """A borrower wants a device; ``offer_id`` is fresh."""
+    """A borrower wants devices, or asks again for its place; ``offer_id`` is fresh, for an offer if any."""
 
     request: LeaseRequest
     offer_id: str
@@ -26,10 +32,18 @@ class OfferAsked:
 
 @dataclass(frozen=True, slots=True)
 class OfferCommitted:
-    """A borrower takes an offer; ``lease_id`` is fresh."""
+    """A borrower takes an offer. The lease's id is made from the request's and the offer's."""
 
     offer_id: str
-    lease_id: str
+    borrower_site: str
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A borrower waits no more: its place, or an offer that it has not committed, is given up."""
+
+    request_id: str
     borrower_site: str
     now_s: float
 
@@ -98,6 +112,62 @@ class Reclaimed:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainSet:
+    """The operator empties a node, or with ``None`` the site, or ends that.
+
+    Nothing is admitted there meanwhile; leases get notice, and end when their grace is over.
+    """
+
+    node: str | None
+    draining: bool
+    reason: str
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """Another policy is in force, with the donor's overlay in it; ``None``: first come, first served."""
+
+    policy: Policy | None
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StandingChanged:
+    """What the ledger says has changed, or another epoch has begun."""
+
+    standing: Standing
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipted:
+    """A receipt is written that charges so much in all for a lease: the books know it by now."""
+
+    lease_id: str
+    charge_msgs: int
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRead:
+    """What time it is for people: Unix time, and how far this site's time is ahead of UTC."""
+
+    unix_s: int
+    utc_offset_s: int
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EgressCounted:
+    """The site has sent so many bytes to others today, by its own time; the count begins anew later."""
+
+    used_bytes: int
+    renews_in_s: float
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """The first event after a start: the leases that had not ended, with their times on this clock."""
 
@@ -115,6 +185,7 @@ class Tick:
 Event = (
     OfferAsked
     | OfferCommitted
+    | Withdrawn
     | Started
     | StartFailed
     | Renewed
@@ -122,6 +193,12 @@ Event = (
     | RunnerEnded
     | NodeHeard
     | Reclaimed
+    | DrainSet
+    | PolicyChanged
+    | StandingChanged
+    | Receipted
+    | ClockRead
+    | EgressCounted
     | Restored
     | Tick
 )
@@ -131,9 +208,16 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Answer the borrower with this offer."""
+    """Tell the borrower of this offer: in answer to the event, or because its turn has come in the queue."""
 
     offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Answer the borrower with its place in the queue."""
+
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +258,56 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Tell the borrower, and the lease's node, that the lease will end at ``deadline_s``; its time runs.
+
+    Renewals go on to be granted until then. At the deadline, if it has not ended by itself, ``Stop`` follows.
+    """
+
+    lease: Lease
+    deadline_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision, for those who look at the books later.
+
+    Args:
+        kind: what was decided.
+        event: what it was decided on; ``agent.gateway.journal`` has its form as bytes.
+        unix_s: when, for people.
+        request_id, borrower_site, account: whom it is about.
+        lease_id: the lease, or the offer, that it is about; empty: none.
+        devices: which ones, by name.
+        reasons: why, the deciding one first; for refusals that are no reason of the policy, ``code`` says it.
+        code: a word for programs: an offer's ``offered``, a refusal's code.
+        policy: digest of the policy in force; empty: there is none.
+        ledger: digest of the ledger that was ranked by; empty: there is none.
+    """
+
+    kind: Literal["offer", "place", "refusal", "grant", "preemption", "reclaim", "drain", "end"]
+    event: Event
+    unix_s: int
+    request_id: str
+    borrower_site: str
+    account: str
+    lease_id: str
+    devices: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    code: str
+    policy: str
+    ledger: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Keep a decision for the books."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The lease is over: nobody is served under it, whoever waits for its end may be told."""
 
@@ -181,4 +315,4 @@ class Ended:
     reason: str
 
 
-Effect = Offered | Refuse | Granted | Save | Start | Stop | Ended
+Effect = Offered | Queued | Refuse | Granted | Save | Start | Stop | Notice | Record | Ended

@@ -27,11 +27,24 @@ class DeviceRef:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a node lends as one piece."""
+    """What a node lends as one piece.
+
+    Args:
+        id: its name on the node.
+        kind: what it is.
+        memory_bytes: what it has.
+        device_class: the policy's word for such devices.
+        state: ``lent``: leases may have it; ``reclaiming``: its owner wants it, and whoever has it must be
+            gone in ``reclaim_left_s``; ``owned``: its owner has it. The node decides, and needs nobody for it.
+        reclaim_left_s: from when the report was made.
+    """
 
     id: str
     kind: Literal["cpu", "gpu"]
     memory_bytes: int
+    device_class: str = "cpu"
+    state: Literal["lent", "reclaiming", "owned"] = "lent"
+    reclaim_left_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

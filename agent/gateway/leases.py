@@ -25,27 +25,34 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from agent.errors import InternalError
-from agent.gateway.book import Book, Lease, LeaseState, Offer
+from agent.gateway.book import Book, Lease, LeaseState, Offer, lease_id_of
 from agent.gateway.change import Change
 from agent.gateway.events import (
+    ClockRead,
+    DrainSet,
     Effect,
+    EgressCounted,
     Event,
     Granted,
     NodeHeard,
     OfferAsked,
     OfferCommitted,
     Offered,
+    PolicyChanged,
+    Receipted,
     Reclaimed,
     Refuse,
     Released,
     Renewed,
     Restored,
     RunnerEnded,
+    StandingChanged,
     Start,
     Started,
     StartFailed,
     Stop,
     Tick,
+    Withdrawn,
 )
 from agent.gateway.fleet import Fleet, dropped, forget, heard, withdraw
 from agent.gateway.request import Refused
@@ -92,6 +99,16 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
         case Tick():
             _end_on_lost_nodes(change)
             _forget_silent_nodes(change)
+        case (
+            Withdrawn()
+            | DrainSet()
+            | PolicyChanged()
+            | StandingChanged()
+            | Receipted()
+            | ClockRead()
+            | EgressCounted()
+        ):
+            pass
         case _:
             assert_never(event)
     return replace(state, book=change.book(), fleet=change.fleet), tuple(change.effects)
@@ -126,7 +143,7 @@ def _ask(change: Change, event: OfferAsked, rule: Rule) -> None:
         return
     if answer.device in book.taken() or event.offer_id in change.offers:
         raise InternalError(f"the device {answer.device} or the offer {event.offer_id} was given before.")
-    offer = Offer(event.offer_id, request, answer.device, answer.warm, change.now_s + OFFER_TTL_S)
+    offer = Offer(event.offer_id, request, (answer.device,), answer.warm, change.now_s + OFFER_TTL_S)
     change.offers[offer.id] = offer
     change.effects.append(Offered(offer))
 
@@ -170,11 +187,12 @@ def _commit(change: Change, event: OfferCommitted) -> None:
     if offer.request.borrower_site != event.borrower_site:
         change.refuse("not-yours", f"the offer {offer.id} is another site's.", "commit an offer of your own")
         return
-    if event.lease_id in change.leases or event.lease_id in change.ended:
-        raise InternalError(f"the lease id {event.lease_id} was used before.")
+    lease_id = lease_id_of(offer)
+    if lease_id in change.leases or lease_id in change.ended:
+        raise InternalError(f"the lease id {lease_id} was used before.")
     del change.offers[offer.id]
     deadline_s = change.now_s + change.lease_ttl_s
-    lease = Lease(event.lease_id, offer.id, offer.request, offer.device, LeaseState.COMMITTED, deadline_s)
+    lease = Lease(lease_id, offer.id, offer.request, offer.devices, LeaseState.COMMITTED, deadline_s)
     change.put(lease)
     change.effects += [Granted(lease), Start(lease)]
 

@@ -25,7 +25,7 @@ def record_of(lease: Lease, site: str, ttl_s: float, boot_id: str, now_unix_s: f
         borrower_node=request.borrower_node,
         donor_site=site,
         node=lease.device.node,
-        device=lease.device.device,
+        device=",".join(one.device for one in lease.devices),
         state=str(lease.state),
         created_at=now_unix_s,
         deadline_s=lease.deadline_s,
@@ -52,7 +52,7 @@ def lease_of(record: SiteLeaseRecord, now_s: float, boot_id: str) -> Lease:
         id=record.id,
         offer_id="",
         request=request,
-        device=DeviceRef(record.node, record.device),
+        devices=tuple(DeviceRef(record.node, one) for one in record.device.split(",")),
         state=LeaseState(record.state),
         deadline_s=record.deadline_s if record.boot_id == boot_id else now_s,
     )

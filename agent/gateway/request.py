@@ -1,4 +1,4 @@
-"""What a borrower asks of a donor, and the two answers of a rule: a device, or a refusal with its reason.
+"""What a borrower asks of a donor, and a donor's answers: devices, a place in its queue, or a refusal.
 
 Texts in these values come from other sites; they are checked for length and form where they are read.
 """
@@ -6,8 +6,12 @@ Texts in these values come from other sites; they are checked for length and for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.gateway.fleet import DeviceRef
+
+if TYPE_CHECKING:
+    from federation.fairshare.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +25,19 @@ class LeaseRequest:
         model: the name to serve it under.
         image_id: the image, 64 hexadecimal digits.
         total_bytes: what the image takes in the device's memory.
-        devices: how many devices.
+        devices: how many devices, all of one node.
         node: the one node of the donor that will do, or ``None`` for any.
         account: who is to be charged, ``/institution/group/project``.
         purpose: what it is for.
+        classes: what the donor's policy says the account is in; borrowers leave it empty.
+        instant: it may be taken back at once, so that it may have what is reserved for others.
+        duration_s: how long it is wanted at most; 0: as long as the donor lends.
+        min_runtime_s: what it is content with before other guests may take its place; ``None``: as the donor
+            says.
+        publisher: who published the model; empty: unknown.
+        licence: the model's.
+        asked_at_s: Unix time of the borrower when it asked first, signed.
+        signature: the borrower's site's over all of the above but ``classes``.
     """
 
     id: str
@@ -37,6 +50,23 @@ class LeaseRequest:
     node: str | None = None
     account: str
     purpose: str
+    classes: tuple[str, ...] = ()
+    instant: bool = False
+    duration_s: int = 0
+    min_runtime_s: int | None = None
+    publisher: str = ""
+    licence: str = ""
+    asked_at_s: int = 0
+    signature: bytes = b""
+
+    @property
+    def key(self) -> RequestKey:
+        """What makes it the same request when it comes again."""
+        return (self.borrower_site, self.id)
+
+
+RequestKey = tuple[str, str]
+"""A borrower's site and its own id of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +92,28 @@ class Refused:
     sentence: str
     fix: str
     terminal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request stands in a donor's queue.
+
+    Args:
+        request_id: the borrower's own id.
+        position: from 1, as the line stands now; whoever has used less may come before it later.
+        waiting: requests in the line, this one too.
+        reasons: why it waits, the deciding one first.
+        eta_s: how long it takes from now, in half and in nine of ten replays of the line; ``None``: nothing
+            is known yet.
+    """
+
+    request_id: str
+    position: int
+    waiting: int
+    reasons: tuple[Reason, ...]
+    eta_s: tuple[float, float] | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How many requests are before it."""
+        return self.position - 1

@@ -16,7 +16,7 @@ def site_summary(site: str, version: str, state: State, now_s: float) -> SiteSum
     """Return what a site says of itself to others: nodes that are not lost, and their donated devices."""
     present = state.fleet.present(now_s)
     book = state.book
-    taken = {one.device for part in (book.leases, book.stopping) for one in part.values()}
+    taken = {one for part in (book.leases, book.stopping) for held in part.values() for one in held.devices}
     devices = [DeviceRef(one.node, device.id) for one in present if one.donating for device in one.devices]
     return SiteSummary(
         site=site,
@@ -69,11 +69,11 @@ def _node_view(
 
 
 def _device_view(ref: DeviceRef, kind: str, memory_bytes: int, donating: bool, book: Book) -> DeviceView:
-    lease = next((one for one in book.leases.values() if one.device == ref), None)
+    lease = next((one for one in book.leases.values() if ref in one.devices), None)
     if lease is not None:
         borrower = f"{lease.request.borrower_site}/{lease.request.borrower_node}"
         return DeviceView(ref.device, kind, memory_bytes, "leased", lease.id, borrower)
-    ending = next((one for one, left in book.stopping.items() if left.device == ref), None)
+    ending = next((one for one, left in book.stopping.items() if ref in left.devices), None)
     if ending is not None:  # nobody else gets it before its node has let go of it
         return DeviceView(ref.device, kind, memory_bytes, "leased", ending, "")
     return DeviceView(ref.device, kind, memory_bytes, "idle" if donating else "off", "", "")

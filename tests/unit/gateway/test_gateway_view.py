@@ -27,7 +27,7 @@ REQUEST = LeaseRequest(
     id="r", borrower_site="uni-b", borrower_node="b1", model="m", image_id="1" * 64, total_bytes=1,
     account="", purpose="",
 )  # fmt: skip
-LEASE = Lease("l1", "o1", REQUEST, DeviceRef("a1", "gpu0"), LeaseState.ACTIVE, NOW_S + 60)
+LEASE = Lease("l1", "o1", REQUEST, (DeviceRef("a1", "gpu0"),), LeaseState.ACTIVE, NOW_S + 60)
 
 
 def state(*reports: NodeReport, silent: tuple[NodeReport, ...] = (), book: Book | None = None) -> State:
@@ -44,8 +44,8 @@ def test_a_site_counts_what_it_can_lend_now() -> None:
     book = Book(
         leases={"l1": LEASE},
         stopping={
-            "l0": Stopping(DeviceRef("a1", "gpu1"), NOW_S),
-            "lx": Stopping(DeviceRef("a3", "gpu0"), NOW_S),
+            "l0": Stopping((DeviceRef("a1", "gpu1"),), NOW_S),
+            "lx": Stopping((DeviceRef("a3", "gpu0"),), NOW_S),
         },
     )
     said = site_summary("uni-a", "1.0", state(REPORT, other, silent=(lost,), book=book), NOW_S)
@@ -84,7 +84,7 @@ def test_a_node_that_left_shows_nothing_of_what_it_said() -> None:
 
 def test_a_device_shows_who_has_it() -> None:
     """Leased with its borrower, still taken while its lease ends, idle, or not donated."""
-    book = Book(leases={"l1": LEASE}, stopping={"l0": Stopping(DeviceRef("a1", "gpu1"), NOW_S)})
+    book = Book(leases={"l1": LEASE}, stopping={"l0": Stopping((DeviceRef("a1", "gpu1"),), NOW_S)})
     (_, view) = node_views("a0", (), state(REPORT, book=book), NOW_S)
     assert [(one.id, one.state, one.lease, one.borrower) for one in view.devices] == [
         ("gpu0", "leased", "l1", "uni-b/b1"),
