@@ -11,7 +11,7 @@ from agent.cli.schema import SCHEMA, Document
 from agent.text import format_size
 from federation.registry.documents import SiteDocument
 from federation.registry.membership import Membership
-from federation.registry.request import authority_fingerprint
+from federation.registry.request import authority_fingerprint, receipts_fingerprint
 
 
 def registry_document(membership: Membership) -> Document:
@@ -59,6 +59,11 @@ def describe(asked: SiteDocument, present: SiteDocument | None) -> None:
     for pem in asked.authorities:
         known = present is not None and pem in present.authorities
         talk(f"fingerprint   {authority_fingerprint(pem)}" + (" (as before)" if known else ""))
+    if asked.receipts_key:
+        known = present is not None and asked.receipts_key == present.receipts_key
+        talk(f"receipts key  {receipts_fingerprint(asked.receipts_key)}" + (" (as before)" if known else ""))
+    else:
+        talk("receipts key  none: the site can neither lend nor borrow under a policy")
 
 
 def say_changed(site: str, *, published: bool, registry: Path, as_json: bool) -> None:

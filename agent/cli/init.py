@@ -64,7 +64,8 @@ def init(
     """Make a site: its CA, this node as its gateway, and the request to the consortium to admit it.
 
     The CA's key stays on this node; keep a backup of its state directory. Done again with the same values, it
-    changes nothing and writes the request again.
+    writes the request again and changes nothing else, but that a site of before there were receipts gets its
+    key for them: have it admitted again then.
     """
     import socket
 
@@ -110,11 +111,13 @@ def init(
             fix="repeat this command with --request and a file that can",
         ) from error
     shown = fingerprint(spki_sha256(home.site_authority().certificate.public_key()))
+    receipts = fingerprint(spki_sha256(home.receipts_key().public_key()))
     if as_json:
         data_json(site_document(config, changed=made, fingerprint=shown, request=str(target)))
         return
     data(f"fingerprint  {shown}")
     data(f"request      {target}")
     talk(f"next: hand {target} to the consortium's signers, and read the fingerprint to them by phone")
+    talk(f"the signers see the site's receipts key as well: {receipts}")
     talk("next: pyrdma-agent serve")
     talk("next, for each node: pyrdma-agent invite create --node NAME > invite.txt")

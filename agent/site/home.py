@@ -2,13 +2,15 @@
 
 Rules: the folder is written under another name, synced and then renamed, so that no interruption leaves half
 of it; a folder with a part missing, damaged or open to others is refused with a sentence, never mended by a
-guess. Every file is its owner's alone. The CA's key is in the gateway's folder and nowhere else.
+guess. Every file is its owner's alone. The CA's key is in the gateway's folder and nowhere else. One file may
+come later: the receipts key of a site that was made before there were any is made when it is first asked for.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -39,6 +41,7 @@ _NODE: Final = "node.pem"
 _CA: Final = "ca.pem"
 _CA_KEY: Final = "ca.key"
 _MODELS_KEY: Final = "models.key"
+_RECEIPTS_KEY: Final = "receipts.key"
 
 
 class SiteHome:
@@ -70,6 +73,8 @@ class SiteHome:
                 if self.site_authority().certificate_pem != self.authority_pem:
                     raise IdentityError("the CA's two files differ.")
                 self.models_key()
+                if (self.folder / _RECEIPTS_KEY).exists():
+                    self.receipts_key()
         except FederationError as error:
             raise self._damaged(error.message) from error
         return config
@@ -98,16 +103,19 @@ class SiteHome:
 
     def models_key(self) -> Ed25519PrivateKey:
         """Return the key that signs the site's list of models; at the gateway only."""
-        try:
-            key = load_pem_private_key(self._read(_MODELS_KEY), password=None)
-        except (ValueError, TypeError) as error:
-            raise self._damaged(f"{_MODELS_KEY} holds no key.") from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise self._damaged(f"{_MODELS_KEY} holds a key other than Ed25519.")
-        return key
+        return self._ed25519(_MODELS_KEY)
+
+    def receipts_key(self) -> Ed25519PrivateKey:
+        """Return the key that signs the site's requests and receipts, made if there is none; gateway only.
+
+        A new key counts once the consortium has admitted the site's document with it.
+        """
+        if not (self.folder / _RECEIPTS_KEY).exists():
+            self._make_receipts_key()
+        return self._ed25519(_RECEIPTS_KEY)
 
     def create_gateway(self, config: SiteConfig, *, now_s: float) -> None:
-        """Make a new site: its CA, its gateway's key and certificate, its models key.
+        """Make a new site: its CA, its gateway's key and certificate, its models key and receipts key.
 
         Raises:
             StateError: the node is of a site already, or the folder cannot be written.
@@ -115,12 +123,12 @@ class SiteHome:
         authority = SiteAuthority.create(config.trust_domain, now_s=now_s)
         key = new_key()
         certificate = authority.issue(make_csr(key, config.identity), config.identity, now_s=now_s)
-        models = Ed25519PrivateKey.generate()
         self._create(
             {
                 _CA_KEY: authority.key_pem,
                 _CA: authority.certificate_pem,
-                _MODELS_KEY: models.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+                _MODELS_KEY: _new_ed25519(),
+                _RECEIPTS_KEY: _new_ed25519(),
                 _NODE_KEY: key_to_pem(key),
                 _NODE: certificate,
                 _CONFIG: config.encode(),
@@ -163,6 +171,30 @@ class SiteHome:
                 self.folder.rename(gone)
                 _sync(self.folder.parent)
             shutil.rmtree(gone, ignore_errors=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _ed25519(self, name: str) -> Ed25519PrivateKey:
+        try:
+            key = load_pem_private_key(self._read(name), password=None)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"{name} holds no key.") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise self._damaged(f"{name} holds a key other than Ed25519.")
+        return key
+
+    def _make_receipts_key(self) -> None:
+        draft = self.folder / f".{_RECEIPTS_KEY}.{os.getpid()}-{threading.get_ident()}"
+        try:
+            write_file(draft, _new_ed25519(), mode=0o600)
+            try:
+                # Of two who make one at once, the second finds the first one's: a link never replaces a file.
+                os.link(draft, self.folder / _RECEIPTS_KEY)
+                _sync(self.folder)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -237,6 +269,10 @@ def _check_belong(config: SiteConfig, key_pem: bytes, certificate_pem: bytes, au
         raise IdentityError(f"the node's certificate is that of {identity.dns}.")
     if spki_sha256(certificate.public_key()) != spki_sha256(key_from_pem(key_pem).public_key()):
         raise IdentityError("the node's certificate is not of the node's key.")
+
+
+def _new_ed25519() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _sync(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.site.config import SiteConfig
@@ -18,14 +19,19 @@ def site_request(home: SiteHome, config: SiteConfig) -> bytes:
         StateError: the site's files cannot be read.
         FederationInputError: something in them cannot stand in a registry.
     """
-    authority, models = home.site_authority(), home.models_key()
-    public = models.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    authority, models, receipts = home.site_authority(), home.models_key(), home.receipts_key()
     document = SiteDocument(
         site=config.site,
         trust_domain=config.trust_domain,
         authorities=(authority.certificate_pem.decode(),),
         gateways=(GatewayAddress(config.node, config.address),),
-        models_key=public.decode(),
+        models_key=public_pem(models),
         region=config.region,
+        receipts_key=public_pem(receipts),
     )
-    return encode_request(make_request(document, [key_from_pem(authority.key_pem)], models))
+    return encode_request(make_request(document, [key_from_pem(authority.key_pem)], models, receipts))
+
+
+def public_pem(key: Ed25519PrivateKey) -> str:
+    """Return a key's public half as it stands in a site's document."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

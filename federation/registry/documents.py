@@ -1,4 +1,4 @@
-"""What the registry says of one site: its trust domain, its CAs, its gateways, the key of its models.
+"""What the registry says of one site: its trust domain, its CAs, its gateways, its keys beside TLS.
 
 A document is JSON. What this module writes is canonical: sorted keys, no blanks, ASCII, so that equal
 documents are equal bytes. What it reads is held to types and bounds; unknown keys are passed over, since a
@@ -17,10 +17,12 @@ from federation.identity.names import check_address, check_label, check_node, ch
 from federation.limits import (
     MAX_AUTHORITIES_PER_SITE,
     MAX_CERTIFICATE_PEM_BYTES,
+    MAX_FORMER_RECEIPTS_KEYS,
     MAX_GATEWAYS,
     MAX_KEY_PEM_CHARS,
     MAX_REGION_CHARS,
     MAX_SITE_DOCUMENT_BYTES,
+    MAX_UNIX_TIME_S,
 )
 
 SCHEMA: Final = 1
@@ -35,6 +37,14 @@ class GatewayAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class FormerKey:
+    """A receipts key that was replaced: what it signed counts up to ``until_s``, in Unix time."""
+
+    key: str
+    until_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class SiteDocument:
     """One site.
 
@@ -45,6 +55,9 @@ class SiteDocument:
         gateways: one to four, in the order in which they are dialled.
         models_key: the Ed25519 public key, PEM, that signs the site's list of models.
         region: for people and for the choice of donors; may be empty.
+        receipts_key: the Ed25519 public key, PEM, that signs the site's requests and receipts; empty in
+            documents of before there were any: such a site neither lends nor borrows under a policy.
+        former_receipts_keys: those before it, as the consortium's signers noted them, oldest first.
     """
 
     site: str
@@ -53,6 +66,8 @@ class SiteDocument:
     gateways: tuple[GatewayAddress, ...]
     models_key: str
     region: str
+    receipts_key: str = ""
+    former_receipts_keys: tuple[FormerKey, ...] = ()
 
 
 def site_path(site: str) -> str:
@@ -67,17 +82,21 @@ def encode_site(document: SiteDocument) -> bytes:
         FederationInputError: a field is outside its bounds.
     """
     check_document(document)
-    return canonical(
-        {
-            "schema": SCHEMA,
-            "site": document.site,
-            "trust_domain": document.trust_domain,
-            "authorities": list(document.authorities),
-            "gateways": [{"node": one.node, "address": one.address} for one in document.gateways],
-            "models_key": document.models_key,
-            "region": document.region,
-        }
-    )
+    fields: dict[str, Any] = {
+        "schema": SCHEMA,
+        "site": document.site,
+        "trust_domain": document.trust_domain,
+        "authorities": list(document.authorities),
+        "gateways": [{"node": one.node, "address": one.address} for one in document.gateways],
+        "models_key": document.models_key,
+        "region": document.region,
+    }
+    if document.receipts_key:
+        fields["receipts_key"] = document.receipts_key
+    if document.former_receipts_keys:
+        former = document.former_receipts_keys
+        fields["former_receipts_keys"] = [{"key": one.key, "until_s": one.until_s} for one in former]
+    return canonical(fields)
 
 
 def decode_site(data: bytes) -> SiteDocument:
@@ -102,6 +121,8 @@ def decode_site(data: bytes) -> SiteDocument:
         gateways=tuple(GatewayAddress(_text(one, "node"), _text(one, "address")) for one in gateways),
         models_key=_text(fields, "models_key"),
         region=_text(fields, "region"),
+        receipts_key=_text(fields, "receipts_key") if "receipts_key" in fields else "",
+        former_receipts_keys=_former(fields),
     )
     check_document(document)
     return document
@@ -132,6 +153,13 @@ def check_document(document: SiteDocument) -> None:
         raise _wrong("authorities")
     if not _is_pem(document.models_key, MAX_KEY_PEM_CHARS):
         raise _wrong("models_key")
+    if document.receipts_key and not _is_pem(document.receipts_key, MAX_KEY_PEM_CHARS):
+        raise _wrong("receipts_key")
+    former = document.former_receipts_keys
+    if len(former) > MAX_FORMER_RECEIPTS_KEYS or not all(
+        _is_pem(one.key, MAX_KEY_PEM_CHARS) and 0 <= one.until_s <= MAX_UNIX_TIME_S for one in former
+    ):
+        raise _wrong("former_receipts_keys")
     region = document.region
     if len(region) > MAX_REGION_CHARS or not (region.isascii() and (region.isprintable() or not region)):
         raise _wrong("region")
@@ -186,6 +214,15 @@ def _list(fields: dict[str, Any], key: str, most: int) -> list[Any]:
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         raise _wrong(key)
     return value
+
+
+def _former(fields: dict[str, Any]) -> tuple[FormerKey, ...]:
+    if "former_receipts_keys" not in fields:
+        return ()
+    listed = _list(fields, "former_receipts_keys", MAX_FORMER_RECEIPTS_KEYS)
+    if not all(isinstance(one, dict) and type(one.get("until_s")) is int for one in listed):
+        raise _wrong("former_receipts_keys")
+    return tuple(FormerKey(_text(one, "key"), one["until_s"]) for one in listed)
 
 
 def _strings(fields: dict[str, Any], key: str, most: int) -> list[str]:

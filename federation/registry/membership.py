@@ -1,4 +1,4 @@
-"""What the registry says, once it is verified: the sites, their models, and how long that may be believed.
+"""What the registry says, once it is verified: the sites, their models, the policies, and for how long.
 
 Pure: time comes in as an argument.
 """
@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from federation.errors import NotAdmittedError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from federation.errors import FederationInputError, NotAdmittedError
 from federation.limits import MAX_TRUST_STALE_S
 from federation.registry.documents import SiteDocument
+from federation.registry.request import load_receipts_key
 
 Freshness = Literal["fresh", "stale", "local"]
 
@@ -22,6 +25,39 @@ class ModelBinding:
 
     image_id: str
     total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """One version of the consortium's policy, as its signers published it.
+
+    Args:
+        version: rises with each.
+        effective_at_s: from when on it is in force, in Unix time, as the signed list says.
+        data: the YAML file.
+        digest: its SHA-256, hex.
+    """
+
+    version: int
+    effective_at_s: int
+    data: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Auditor:
+    """Somebody whose signed resolutions of disputes count: a name, and an Ed25519 public key in PEM."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptsKey:
+    """A key that a site's receipts may be signed with; up to ``until_s`` (Unix time) if it was replaced."""
+
+    key: Ed25519PublicKey
+    until_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +72,10 @@ class Membership:
         sites: by name, in order.
         models: ``SITE/NAME`` to image.
         faults: by site, why its document or its list of models is left out; others are not touched by it.
+            Under ``policy/...``, which is no site's name, why a policy or all of them are.
+        policies: the version that was in force when this was read and those that follow, by version; empty
+            where the consortium has published none.
+        auditors: whose resolutions count.
     """
 
     consortium: str
@@ -45,6 +85,8 @@ class Membership:
     sites: tuple[SiteDocument, ...]
     models: Mapping[str, ModelBinding]
     faults: Mapping[str, str]
+    policies: tuple[PolicyText, ...] = ()
+    auditors: tuple[Auditor, ...] = ()
 
     def site(self, name: str) -> SiteDocument:
         """Return a member.
@@ -59,6 +101,34 @@ class Membership:
             f"the site {name} is not in the registry of {self.consortium}.",
             fix="ask the consortium's signers to admit it",
         )
+
+    def receipts_key(self, site: str) -> Ed25519PublicKey | None:
+        """Return the key that a member signs requests and receipts with now; ``None`` where it has none.
+
+        Raises:
+            NotAdmittedError: the site is no member.
+        """
+        present = [one.key for one in self.receipts_keys(site) if one.until_s is None]
+        return present[0] if present else None
+
+    def receipts_keys(self, site: str) -> tuple[ReceiptsKey, ...]:
+        """Return the keys that a member's receipts may be signed with: the present one, then the former.
+
+        A receipt under a former key counts if it speaks of no time after that key's ``until_s``.
+
+        Raises:
+            NotAdmittedError: the site is no member.
+        """
+        document = self.site(site)
+        listed = [(document.receipts_key, None)] if document.receipts_key else []
+        former = [(one.key, one.until_s) for one in reversed(document.former_receipts_keys)]
+        found = []
+        for pem, until_s in (*listed, *former):
+            try:
+                found.append(ReceiptsKey(load_receipts_key(pem), until_s))
+            except FederationInputError:
+                continue  # the signers take in no such key; one that is there all the same verifies nothing
+        return tuple(found)
 
     def by_trust_domain(self, trust_domain: str) -> SiteDocument:
         """Return the member whose nodes are below a trust domain.

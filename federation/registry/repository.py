@@ -118,9 +118,8 @@ class Consortium:
         with self._folder.locked():
             roots = self._folder.roots()
             targets = self._folder.targets(roots)
-            document = request.document
             members = self._folder.documents(targets)
-            check_admission(members, document, replace=replace, now_s=now_s)
+            document = check_admission(members, request.document, replace=replace, now_s=now_s)
             data = encode_site(document)
             target = TargetFile.from_data(site_path(document.site), data, ["sha256"])
             leave(targets, document.site)

@@ -1,8 +1,8 @@
 """What a site hands to the consortium's signers: its document, and proof that it holds the keys named there.
 
-Each CA key and the models key sign the document's bytes as they stand in the request. A site can therefore
-not enter another's CA or key as its own. Proofs say nothing about who asks: that is for the signers to find
-out, by a call in which both sides read the CA's fingerprint.
+Each CA key, the models key and the receipts key sign the document's bytes as they stand in the request. A
+site can therefore not enter another's CA or key as its own. Proofs say nothing about who asks: that is for
+the signers to find out, by a call in which both sides read the CA's fingerprint.
 """
 
 from __future__ import annotations
@@ -45,18 +45,21 @@ class SiteRequest:
         text: the bytes that were signed; they may hold keys of a newer version that ``document`` lacks.
         authority_proofs: one signature for each of the document's authorities, in their order.
         models_proof: the signature of the models key.
+        receipts_proof: the signature of the receipts key; empty where the document names none.
     """
 
     document: SiteDocument
     text: bytes
     authority_proofs: tuple[bytes, ...]
     models_proof: bytes
+    receipts_proof: bytes = b""
 
 
 def make_request(
     document: SiteDocument,
     authority_keys: Sequence[ec.EllipticCurvePrivateKey],
     models_key: Ed25519PrivateKey,
+    receipts_key: Ed25519PrivateKey | None = None,
 ) -> SiteRequest:
     """Return the request for a document; ``authority_keys`` in the order of its authorities.
 
@@ -70,6 +73,7 @@ def make_request(
         text,
         tuple(key.sign(signed, ec.ECDSA(hashes.SHA256())) for key in authority_keys),
         models_key.sign(signed),
+        receipts_key.sign(signed) if receipts_key is not None else b"",
     )
     _verify(request)
     return request
@@ -77,14 +81,15 @@ def make_request(
 
 def encode_request(request: SiteRequest) -> bytes:
     """Return the request as the content of a file."""
-    return canonical(
-        {
-            "schema": SCHEMA,
-            "document": request.text.decode("utf-8"),
-            "authority_proofs": [base64.b64encode(one).decode("ascii") for one in request.authority_proofs],
-            "models_proof": base64.b64encode(request.models_proof).decode("ascii"),
-        }
-    )
+    fields = {
+        "schema": SCHEMA,
+        "document": request.text.decode("utf-8"),
+        "authority_proofs": [base64.b64encode(one).decode("ascii") for one in request.authority_proofs],
+        "models_proof": base64.b64encode(request.models_proof).decode("ascii"),
+    }
+    if request.receipts_proof:
+        fields["receipts_proof"] = base64.b64encode(request.receipts_proof).decode("ascii")
+    return canonical(fields)
 
 
 def decode_request(data: bytes) -> SiteRequest:
@@ -111,6 +116,7 @@ def decode_request(data: bytes) -> SiteRequest:
         raw,
         tuple(_bytes(one) for one in proofs),
         _bytes(fields.get("models_proof")),
+        _bytes(fields["receipts_proof"]) if "receipts_proof" in fields else b"",
     )
     _verify(request)
     return request
@@ -137,15 +143,16 @@ def load_models_key(pem: str) -> Ed25519PublicKey:
     Raises:
         FederationInputError: it is no Ed25519 public key.
     """
-    try:
-        key = load_pem_public_key(pem.encode("utf-8"))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise FederationInputError("the site's models key is no public key.", fix=_FIX) from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise FederationInputError(
-            "a site's models key is an Ed25519 key, and this one is another.", fix=_FIX
-        )
-    return key
+    return _ed25519(pem, "models key")
+
+
+def load_receipts_key(pem: str) -> Ed25519PublicKey:
+    """Return the key that signs a site's requests and receipts.
+
+    Raises:
+        FederationInputError: it is no Ed25519 public key.
+    """
+    return _ed25519(pem, "receipts key")
 
 
 def authority_fingerprint(pem: str) -> str:
@@ -157,8 +164,31 @@ def authority_fingerprint(pem: str) -> str:
     return fingerprint(spki_sha256(authority_key(pem)))
 
 
+def receipts_fingerprint(pem: str) -> str:
+    """Return the fingerprint of a site's receipts key, for people to compare by phone.
+
+    Raises:
+        FederationInputError: it is no Ed25519 public key.
+    """
+    return fingerprint(spki_sha256(load_receipts_key(pem)))
+
+
+def _ed25519(pem: str, what: str) -> Ed25519PublicKey:
+    try:
+        key = load_pem_public_key(pem.encode("utf-8"))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise FederationInputError(f"the site's {what} is no public key.", fix=_FIX) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise FederationInputError(f"a site's {what} is an Ed25519 key, and this one is another.", fix=_FIX)
+    return key
+
+
 def _verify(request: SiteRequest) -> None:
     signed = _CONTEXT + request.text
+    if request.document.former_receipts_keys:
+        raise FederationInputError(
+            "which receipts keys a site had before is for the signers to note.", fix=_FIX
+        )
     keys = [authority_key(pem) for pem in request.document.authorities]
     if len(keys) != len(request.authority_proofs):
         raise FederationInputError("the request needs one proof for each CA of the site.", fix=_FIX)
@@ -171,6 +201,14 @@ def _verify(request: SiteRequest) -> None:
         load_models_key(request.document.models_key).verify(request.models_proof, signed)
     except InvalidSignature as error:
         raise FederationInputError("the request is not signed by the site's models key.", fix=_FIX) from error
+    if not request.document.receipts_key:
+        return
+    try:
+        load_receipts_key(request.document.receipts_key).verify(request.receipts_proof, signed)
+    except InvalidSignature as error:
+        raise FederationInputError(
+            "the request is not signed by the site's receipts key.", fix=_FIX
+        ) from error
 
 
 def _bytes(value: object) -> bytes:

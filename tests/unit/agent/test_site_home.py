@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from agent.site.certificates import JoinCertificate, next_renewal_s
 from agent.site.config import SiteConfig, decode
 from agent.site.home import SiteHome
 from agent.site.rates import Rate, Rates
-from agent.site.request import site_request
+from agent.site.request import public_pem, site_request
 from federation.errors import FederationInputError, IdentityError
 from federation.identity.authority import SiteAuthority, make_csr
 from federation.identity.keys import key_from_pem, key_to_pem, new_key
@@ -93,6 +94,40 @@ def test_a_second_site_is_refused_and_the_first_stays(tmp_path: Path) -> None:
         home.create_gateway(GATEWAY, now_s=time.time())
     assert "leave" in caught.value.fix
     assert home.authority_pem == before
+
+
+def test_a_site_of_before_there_were_receipts_gets_its_key_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Its folder loads without; the key is made once, its owner's alone, and stands in the next request."""
+    home = _gateway(tmp_path)
+    (home.folder / "receipts.key").unlink()
+    assert home.load() == GATEWAY
+    assert not (home.folder / "receipts.key").exists()
+    made = public_pem(home.receipts_key())
+    assert made == public_pem(home.receipts_key()) == public_pem(SiteHome(home.folder).receipts_key())
+    assert (home.folder / "receipts.key").stat().st_mode & 0o777 == 0o600
+    assert not list(home.folder.glob(".*"))
+    assert decode_request(site_request(home, GATEWAY)).document.receipts_key == made
+    assert home.load() == GATEWAY
+
+
+@pytest.mark.parametrize("damage", [b"", b"no key", key_to_pem(new_key())])
+def test_a_damaged_receipts_key_is_never_replaced_by_a_guess(damage: bytes, tmp_path: Path) -> None:
+    """Receipts under it may be out: another key would make them worthless without anybody's knowledge."""
+    home = _gateway(tmp_path)
+    (home.folder / "receipts.key").write_bytes(damage)
+    for reading in (home.load, home.receipts_key):
+        with pytest.raises(StateError, match="damaged"):
+            reading()
+    assert (home.folder / "receipts.key").read_bytes() == damage
+
+
+def test_two_who_make_the_receipts_key_at_once_get_the_same(tmp_path: Path) -> None:
+    """``init`` repeated beside a running gateway: what one has put into a request, the other signs with."""
+    home = _gateway(tmp_path)
+    (home.folder / "receipts.key").unlink()
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: public_pem(SiteHome(home.folder).receipts_key()), range(8)))
+    assert len(set(made)) == 1
 
 
 @pytest.mark.parametrize("name", ["ca.key", "ca.pem", "models.key", "node.key", "node.pem", "site.json"])

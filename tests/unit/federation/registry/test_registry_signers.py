@@ -81,7 +81,7 @@ def test_another_ca_of_a_member_must_be_meant(world: Any, make_site: MakeSite) -
     world.admit("site-a")
     impostor = make_site("site-a")
     before = state(world.folder)
-    with pytest.raises(FederationInputError, match="another trust domain or other CAs"):
+    with pytest.raises(FederationInputError, match="another trust domain, other CAs or another receipts key"):
         world.consortium.admit(impostor.request(), world.signers, now_s=NOW)
     assert state(world.folder) == before
     world.consortium.admit(impostor.request(), world.signers, now_s=NOW, replace=True)
