@@ -173,6 +173,32 @@ RENEWALS_PER_TTL: Final = 5
 RENEW_AGAIN_S: Final = 5.0
 """Pause after a renewal that failed; it doubles, and stays within half of a renewal's usual distance."""
 
+# --- devices and their owners ------------------------------------------------------------------------------
+GRACE_S: Final = 10.0
+"""Between notice and kill of a lease whose terms name no other: an answer that has begun can be finished."""
+MAX_GRACE_S: Final = 1800.0
+"""Longest grace: an owner must not wait longer for what is his, whatever a gateway promises for him."""
+DEMAND_EVERY_S: Final = 0.5
+"""Between two looks for local demand; two in a row count, so it is seen within the 2 s that are promised."""
+KILL_S: Final = 10.0
+"""What a killed runner gets to be gone; one that stays longer hangs in the driver."""
+VERIFY_S: Final = 10.0
+"""What a device's memory gets to be verified free; afterwards it is handed over, and not lent again."""
+LOOK_S: Final = 5.0
+"""A look at the devices that takes longer hangs in the driver; the last answer counts meanwhile."""
+QUIET_S: Final = 60.0
+"""A device that is lent while idle must have been idle for this long: it must not go to and fro."""
+BUSY_CORES_PERMILLE: Final = 250
+"""Part of the processors that others use from which on the CPU is in use locally; at half of it no more."""
+MAX_CLAIMS: Final = 64
+"""Claims of local people at once; each holds a call or watches a process."""
+MAX_HOURS: Final = 32
+"""Spans of hours of one device; each is a look per half second."""
+MAX_LEASE_ENERGY_WH: Final = 1 << 40
+"""Energy of one lease as its node reports it; more would only confuse the books."""
+MAX_LEASE_BYTES: Final = 1 << 60
+"""Bytes of one lease as its node reports them; the same."""
+
 # --- names and lists --------------------------------------------------------------------------------------
 MAX_NAME_CHARS: Final = 128
 """A model's name, ``site/name`` included; names are stored, printed and part of paths in messages."""

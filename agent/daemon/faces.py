@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from agent.daemon.pipes import Pipe
+from agent.limits import GRACE_S
 from agent.local.views import FederationView, GrantedView, PlaceView, RunEvent
 from federation.identity.names import NodeIdentity
 from pyrdma.image.manifest import ImageId
@@ -40,13 +41,20 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A lease that a host is to run."""
+    """A lease that a host is to run.
+
+    Args:
+        devices: which of the host's devices are its own; none: the host chooses one.
+        grace_s: what it gets between notice and end when the owner of a device needs it.
+    """
 
     lease_id: str
     model: str
     image_id: ImageId
     ttl_s: float
     borrower: str
+    devices: tuple[str, ...] = ()
+    grace_s: float = GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +127,38 @@ class ReportedImage:
 
 @dataclass(frozen=True, slots=True)
 class ReportedDevice:
-    """A device that a node donates."""
+    """A device that a node donates.
+
+    Args:
+        state: ``lent``: leases may have it; ``reclaiming``: its owner wants it, and who has it is killed in
+            ``reclaim_left_s``; ``owned``: its owner has it.
+        device_class: rho's key in the policy.
+        reclaims: how often it was handed over to its owner since the node's agent started.
+        last_reclaim_s: how long the last hand-over took from the demand on.
+    """
 
     id: str
     kind: str
     memory_bytes: int
+    state: Literal["lent", "reclaiming", "owned"] = "lent"
+    reclaim_left_s: float = 0.0
+    device_class: str = "cpu"
+    reclaims: int = 0
+    last_reclaim_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseUse:
+    """What a lease has used so far, counted on its node.
+
+    Args:
+        energy_wh: by its devices' own counters; ``None`` where there are none.
+        sent_bytes: what its runner has sent to whoever asked it.
+    """
+
+    lease_id: str
+    energy_wh: int | None
+    sent_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +174,8 @@ class Report:
     donating: bool
     ended: tuple[tuple[str, str], ...] = ()
     """Leases that ended here since the last report that was answered, each with the reason."""
+    uses: tuple[LeaseUse, ...] = ()
+    """Of leases that run here, and of those in ``ended``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +255,9 @@ class Host(Protocol):
     async def stop_runner(self, lease_id: str, reason: str) -> None:
         """End it; one that is gone is no error."""
 
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Let it take nothing new and finish what it has begun, since it is stopped in ``left_s``."""
+
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to the runner."""
 
@@ -276,6 +316,9 @@ class MemberFace(LeaseCallsFace, Protocol):
 
     async def stop_runner(self, lease_id: str, reason: str) -> None:
         """End a lease that runs here."""
+
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Tell a runner here that it will be stopped."""
 
 
 class SitePeer(Donor, Protocol):

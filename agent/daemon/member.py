@@ -80,6 +80,11 @@ class Member:
         if self._running is not None:
             await self._running.stop_runner(lease_id, reason)
 
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Tell a runner here that it will be stopped."""
+        if self._running is not None:
+            self._running.notice(lease_id, left_s, reason)
+
     async def connect(self, lease_id: str, who: NodeIdentity) -> Pipe:
         """Open a connection to a runner here, for the gateway."""
         if self._running is None or who.node != self._gateway_name:

@@ -164,6 +164,11 @@ class Gateway:
         del lease_id, reason
         raise NotAllowedError("a gateway takes no orders.")
 
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Refuse: the gateway gives its own node orders by itself."""
+        del lease_id, left_s, reason
+        raise NotAllowedError("a gateway takes no orders.")
+
     # --- what both nodes and other gateways ask about leases ------------------------------------------------
 
     async def renew(self, lease_id: str, who: NodeIdentity) -> float:

@@ -7,9 +7,11 @@ may be no number at all, and SQLite keeps no integer above 2^63.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from agent.daemon.faces import (
     LeaseOffer,
+    LeaseUse,
     OfferRequest,
     Order,
     Refusal,
@@ -21,13 +23,17 @@ from agent.daemon.faces import (
 )
 from agent.errors import RequestError
 from agent.limits import (
+    GRACE_S,
     MAX_ASK_WAIT_S,
     MAX_DEVICE_BYTES,
     MAX_DEVICES,
     MAX_DURATION_S,
     MAX_ERROR_TEXT_BYTES,
+    MAX_GRACE_S,
     MAX_ID_CHARS,
     MAX_KIND_CHARS,
+    MAX_LEASE_BYTES,
+    MAX_LEASE_ENERGY_WH,
     MAX_LEASE_TTL_S,
     MAX_NAME_CHARS,
     MAX_REASON_BYTES,
@@ -94,18 +100,32 @@ def order_to(order: Order) -> pb.StartRunnerRequest:
         image_id=bytes(order.image_id),
         ttl_s=order.ttl_s,
         borrower=order.borrower,
+        devices=order.devices,
+        grace_s=order.grace_s,
     )
 
 
 def order_from(message: pb.StartRunnerRequest) -> Order:
     """Return the value of an order. Raises Error."""
+    if len(message.devices) > MAX_DEVICES:
+        raise RequestError(f"a node has at most {MAX_DEVICES} devices.")
+    grace_s = message.grace_s if message.HasField("grace_s") else GRACE_S
     return Order(
         check_id(message.lease_id),
         check_name(message.model),
         ImageId(message.image_id),
         check_seconds(message.ttl_s),
         printable(message.borrower, MAX_NAME_CHARS),
+        devices=tuple(printable(one, MAX_ID_CHARS) for one in message.devices),
+        grace_s=check_grace(grace_s),
     )
+
+
+def check_grace(seconds: float) -> float:
+    """Return a lease's grace. Raises RequestError."""
+    if not 0.0 <= seconds <= MAX_GRACE_S:  # false for what is no number, too
+        raise RequestError(f"a lease's grace is a number of seconds up to {MAX_GRACE_S:.0f}.")
+    return seconds
 
 
 def check_wait(seconds: float) -> float:
@@ -228,7 +248,16 @@ def report_to(report: Report) -> pb.ReportRequest:
     return pb.ReportRequest(
         address=report.address,
         devices=[
-            pb.ReportedDevice(id=one.id, kind=one.kind, memory_bytes=one.memory_bytes)
+            pb.ReportedDevice(
+                id=one.id,
+                kind=one.kind,
+                memory_bytes=one.memory_bytes,
+                state=one.state,
+                reclaim_left_s=one.reclaim_left_s,
+                device_class=one.device_class,
+                reclaims=one.reclaims,
+                last_reclaim_s=one.last_reclaim_s,
+            )
             for one in report.devices
         ],
         images=[
@@ -242,6 +271,10 @@ def report_to(report: Report) -> pb.ReportRequest:
         transfer_bytes_per_s=report.transfer_bytes_per_s,
         donating=report.donating,
         ended=[pb.EndedLease(lease_id=one, reason=reason) for one, reason in report.ended],
+        uses=[
+            pb.LeaseUse(lease_id=one.lease_id, energy_wh=one.energy_wh, sent_bytes=one.sent_bytes)
+            for one in report.uses
+        ],
     )
 
 
@@ -251,14 +284,7 @@ def report_from(message: pb.ReportRequest) -> Report:
         raise RequestError(f"a node reports at most {MAX_DEVICES} devices and {MAX_REPORTED_IMAGES} images.")
     return Report(
         address=check_address(message.address),
-        devices=tuple(
-            ReportedDevice(
-                printable(one.id, MAX_ID_CHARS),
-                printable(one.kind, MAX_KIND_CHARS),
-                min(one.memory_bytes, MAX_DEVICE_BYTES),
-            )
-            for one in message.devices
-        ),
+        devices=tuple(_reported_device(one) for one in message.devices),
         images=tuple(
             ReportedImage(
                 ImageId(one.image_id),
@@ -276,6 +302,34 @@ def report_from(message: pb.ReportRequest) -> Report:
             (check_id(one.lease_id), printable(one.reason, MAX_REASON_BYTES))
             for one in message.ended[:MAX_REPORTED_IMAGES]
         ),
+        uses=tuple(
+            LeaseUse(
+                check_id(one.lease_id),
+                min(one.energy_wh, MAX_LEASE_ENERGY_WH) if one.HasField("energy_wh") else None,
+                min(one.sent_bytes, MAX_LEASE_BYTES),
+            )
+            for one in message.uses[: 2 * MAX_REPORTED_IMAGES]
+        ),
+    )
+
+
+def _reported_device(message: pb.ReportedDevice) -> ReportedDevice:
+    """Return the value of a device; a state that is not known here is nobody's to lend."""
+    state: Literal["lent", "reclaiming", "owned"] = "owned"
+    if message.state in ("", "lent"):
+        state = "lent"
+    elif message.state == "reclaiming":
+        state = "reclaiming"
+    kind = printable(message.kind, MAX_KIND_CHARS)
+    return ReportedDevice(
+        printable(message.id, MAX_ID_CHARS),
+        kind,
+        min(message.memory_bytes, MAX_DEVICE_BYTES),
+        state=state,
+        reclaim_left_s=min(rate_from(message.reclaim_left_s), MAX_GRACE_S),
+        device_class=printable(message.device_class, MAX_ID_CHARS) or kind,
+        reclaims=message.reclaims,
+        last_reclaim_s=min(rate_from(message.last_reclaim_s), MAX_LEASE_TTL_S),
     )
 
 

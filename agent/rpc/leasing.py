@@ -200,3 +200,8 @@ class HostClient(LeaseClient):
         """End a lease's runner; one that is gone is no error."""
         request = pb.StopRunnerRequest(lease_id=lease_id, reason=reason)
         await self._ask(self._stub().StopRunner(request, timeout=STOP_CALL_S))
+
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Tell a lease's runner that it will be stopped."""
+        request = pb.NoticeRunnerRequest(lease_id=lease_id, left_s=left_s, reason=reason)
+        await self._ask(self._stub().NoticeRunner(request, timeout=PEER_CALL_S))

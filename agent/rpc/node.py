@@ -111,6 +111,19 @@ class NodeService(LeaseCalls, LendingService):
             await self._member.stop_runner(convert_site.check_id(request.lease_id), reason)
             return pb.StopRunnerResponse()
 
+    async def NoticeRunner(
+        self, request: pb.NoticeRunnerRequest, context: Context
+    ) -> pb.NoticeRunnerResponse:
+        """Tell a runner here that it will be stopped; only the gateway gets this far."""
+        async with answering(context, PEER_CALL_S):
+            reason = printable(request.reason, MAX_REASON_BYTES)
+            lease_id, left_s = (
+                convert_site.check_id(request.lease_id),
+                convert_site.check_grace(request.left_s),
+            )
+            await self._member.notice_runner(lease_id, left_s, reason)
+            return pb.NoticeRunnerResponse()
+
 
 def wish_from(request: pb.RunRequest) -> Wish:
     """Return what somebody asks to run. Raises Error, FederationError."""

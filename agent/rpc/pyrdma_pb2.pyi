@@ -949,22 +949,22 @@ class LeaveResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StartRunnerRequest(_message.Message):
-    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower", "device", "grace_s")
+    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower", "devices", "grace_s")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
     BORROWER_FIELD_NUMBER: _ClassVar[int]
-    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     GRACE_S_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     model: str
     image_id: bytes
     ttl_s: float
     borrower: str
-    device: str
+    devices: _containers.RepeatedScalarFieldContainer[str]
     grace_s: float
-    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ..., device: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., grace_s: _Optional[float] = ...) -> None: ...
 
 class StopRunnerRequest(_message.Message):
     __slots__ = ("lease_id", "reason")
@@ -975,6 +975,20 @@ class StopRunnerRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StopRunnerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NoticeRunnerRequest(_message.Message):
+    __slots__ = ("lease_id", "left_s", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    left_s: float
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., left_s: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class NoticeRunnerResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

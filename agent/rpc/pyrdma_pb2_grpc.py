@@ -867,6 +867,11 @@ class NodeStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerResponse.FromString,
                 _registered_method=True)
+        self.NoticeRunner = channel.unary_unary(
+                '/pyrdma.v1.Node/NoticeRunner',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerResponse.FromString,
+                _registered_method=True)
         self.Relay = channel.stream_stream(
                 '/pyrdma.v1.Node/Relay',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
@@ -966,6 +971,12 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoticeRunner(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Relay(self, request_iterator, context):
         """Both ways: the bytes of one connection to a lease's runner.
         """
@@ -1045,6 +1056,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.StopRunner,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopRunnerResponse.SerializeToString,
+            ),
+            'NoticeRunner': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoticeRunner,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerResponse.SerializeToString,
             ),
             'Relay': grpc.stream_stream_rpc_method_handler(
                     servicer.Relay,
@@ -1432,6 +1448,33 @@ class Node:
             '/pyrdma.v1.Node/StopRunner',
             agent_dot_rpc_dot_pyrdma__pb2.StopRunnerRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.StopRunnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoticeRunner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/NoticeRunner',
+            agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerResponse.FromString,
             options,
             channel_credentials,
             insecure,
