@@ -141,7 +141,7 @@ class ListLeasesResponse(_message.Message):
     def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("id", "model", "image_id", "state", "created_at", "ended_at", "reason", "port", "pid", "donor", "borrower")
+    __slots__ = ("id", "model", "image_id", "state", "created_at", "ended_at", "reason", "port", "pid", "donor", "borrower", "account", "who")
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,8 @@ class Lease(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     DONOR_FIELD_NUMBER: _ClassVar[int]
     BORROWER_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     image_id: bytes
@@ -164,7 +166,9 @@ class Lease(_message.Message):
     pid: int
     donor: str
     borrower: str
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., port: _Optional[int] = ..., pid: _Optional[int] = ..., donor: _Optional[str] = ..., borrower: _Optional[str] = ...) -> None: ...
+    account: str
+    who: str
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., state: _Optional[str] = ..., created_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., port: _Optional[int] = ..., pid: _Optional[int] = ..., donor: _Optional[str] = ..., borrower: _Optional[str] = ..., account: _Optional[str] = ..., who: _Optional[str] = ...) -> None: ...
 
 class ListTransfersRequest(_message.Message):
     __slots__ = ()
@@ -500,6 +504,130 @@ class RefreshRegistryRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class WhoAmIRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WhoAmIResponse(_message.Message):
+    __slots__ = ("who", "name", "admin", "site", "account", "accounts", "classes", "notice")
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNTS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    who: str
+    name: str
+    admin: bool
+    site: str
+    account: str
+    accounts: _containers.RepeatedScalarFieldContainer[str]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    notice: str
+    def __init__(self, who: _Optional[str] = ..., name: _Optional[str] = ..., admin: _Optional[bool] = ..., site: _Optional[str] = ..., account: _Optional[str] = ..., accounts: _Optional[_Iterable[str]] = ..., classes: _Optional[_Iterable[str]] = ..., notice: _Optional[str] = ...) -> None: ...
+
+class GetUsageRequest(_message.Message):
+    __slots__ = ("accounts",)
+    ACCOUNTS_FIELD_NUMBER: _ClassVar[int]
+    accounts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, accounts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetUsageResponse(_message.Message):
+    __slots__ = ("accounts", "source")
+    ACCOUNTS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    accounts: _containers.RepeatedCompositeFieldContainer[AccountUsage]
+    source: str
+    def __init__(self, accounts: _Optional[_Iterable[_Union[AccountUsage, _Mapping]]] = ..., source: _Optional[str] = ...) -> None: ...
+
+class AccountUsage(_message.Message):
+    __slots__ = ("account", "classes", "decayed_msgs", "charged_msgs", "due_permille", "delivered_permille", "leases", "receipts")
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    DECAYED_MSGS_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_MSGS_FIELD_NUMBER: _ClassVar[int]
+    DUE_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    account: str
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    decayed_msgs: int
+    charged_msgs: int
+    due_permille: int
+    delivered_permille: int
+    leases: int
+    receipts: _containers.RepeatedCompositeFieldContainer[ReceiptLine]
+    def __init__(self, account: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., decayed_msgs: _Optional[int] = ..., charged_msgs: _Optional[int] = ..., due_permille: _Optional[int] = ..., delivered_permille: _Optional[int] = ..., leases: _Optional[int] = ..., receipts: _Optional[_Iterable[_Union[ReceiptLine, _Mapping]]] = ...) -> None: ...
+
+class ReceiptLine(_message.Message):
+    __slots__ = ("donor", "lease_id", "seq", "charge_msgs", "from_s", "to_s", "state")
+    DONOR_FIELD_NUMBER: _ClassVar[int]
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    CHARGE_MSGS_FIELD_NUMBER: _ClassVar[int]
+    FROM_S_FIELD_NUMBER: _ClassVar[int]
+    TO_S_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    donor: str
+    lease_id: str
+    seq: int
+    charge_msgs: int
+    from_s: float
+    to_s: float
+    state: str
+    def __init__(self, donor: _Optional[str] = ..., lease_id: _Optional[str] = ..., seq: _Optional[int] = ..., charge_msgs: _Optional[int] = ..., from_s: _Optional[float] = ..., to_s: _Optional[float] = ..., state: _Optional[str] = ...) -> None: ...
+
+class CreateTokenRequest(_message.Message):
+    __slots__ = ("name", "account", "lifetime_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    account: str
+    lifetime_s: float
+    def __init__(self, name: _Optional[str] = ..., account: _Optional[str] = ..., lifetime_s: _Optional[float] = ...) -> None: ...
+
+class CreateTokenResponse(_message.Message):
+    __slots__ = ("token", "expires_at")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    expires_at: float
+    def __init__(self, token: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class ListTokensRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListTokensResponse(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
+
+class Token(_message.Message):
+    __slots__ = ("name", "account", "created_at", "expires_at", "used_at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    USED_AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    account: str
+    created_at: float
+    expires_at: float
+    used_at: float
+    def __init__(self, name: _Optional[str] = ..., account: _Optional[str] = ..., created_at: _Optional[float] = ..., expires_at: _Optional[float] = ..., used_at: _Optional[float] = ...) -> None: ...
+
+class RevokeTokenRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class ListDevicesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -653,6 +781,26 @@ class JoinResponse(_message.Message):
     gateway_node: str
     gateway_address: str
     def __init__(self, certificate: _Optional[bytes] = ..., gateway_node: _Optional[str] = ..., gateway_address: _Optional[str] = ...) -> None: ...
+
+class OpenSessionRequest(_message.Message):
+    __slots__ = ("token_id", "client_nonce", "server_nonce", "proof")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NONCE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_NONCE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    token_id: bytes
+    client_nonce: bytes
+    server_nonce: bytes
+    proof: bytes
+    def __init__(self, token_id: _Optional[bytes] = ..., client_nonce: _Optional[bytes] = ..., server_nonce: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class OpenSessionResponse(_message.Message):
+    __slots__ = ("session", "ttl_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    ttl_s: float
+    def __init__(self, session: _Optional[str] = ..., ttl_s: _Optional[float] = ...) -> None: ...
 
 class DescribeSiteRequest(_message.Message):
     __slots__ = ()

@@ -91,6 +91,31 @@ class OperatorStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
                 _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/pyrdma.v1.Operator/WhoAmI',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/pyrdma.v1.Operator/GetUsage',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/pyrdma.v1.Operator/CreateToken',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/pyrdma.v1.Operator/ListTokens',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/pyrdma.v1.Operator/RevokeToken',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
         self.ListDevices = channel.unary_unary(
                 '/pyrdma.v1.Operator/ListDevices',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListDevicesRequest.SerializeToString,
@@ -180,6 +205,37 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhoAmI(self, request, context):
+        """Who calls is known on admin.sock by its owner, on user.sock by a pass in the metadata `pyrdma-pass`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDevices(self, request, context):
         """What this node lends, and how its owner takes it back. ListDevices only looks.
         """
@@ -257,6 +313,31 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.RefreshRegistry,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RefreshRegistryRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CreateTokenRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListTokensRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListTokensResponse.SerializeToString,
             ),
             'ListDevices': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDevices,
@@ -584,6 +665,141 @@ class Operator:
             _registered_method=True)
 
     @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/WhoAmI',
+            agent_dot_rpc_dot_pyrdma__pb2.WhoAmIRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/GetUsage',
+            agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/CreateToken',
+            agent_dot_rpc_dot_pyrdma__pb2.CreateTokenRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/ListTokens',
+            agent_dot_rpc_dot_pyrdma__pb2.ListTokensRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/RevokeToken',
+            agent_dot_rpc_dot_pyrdma__pb2.RevokeTokenRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListDevices(request,
             target,
             options=(),
@@ -786,6 +1002,387 @@ class Enrolment:
             _registered_method=True)
 
 
+class VisitorStub:
+    """---- Visitor: a laptop with a token and no agent; the server alone is known by its certificate ------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Challenge = channel.unary_unary(
+                '/pyrdma.v1.Visitor/Challenge',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeResponse.FromString,
+                _registered_method=True)
+        self.OpenSession = channel.unary_unary(
+                '/pyrdma.v1.Visitor/OpenSession',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSessionRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSessionResponse.FromString,
+                _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/pyrdma.v1.Visitor/WhoAmI',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
+        self.Run = channel.unary_stream(
+                '/pyrdma.v1.Visitor/Run',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+                _registered_method=True)
+        self.ListLeases = channel.unary_unary(
+                '/pyrdma.v1.Visitor/ListLeases',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesResponse.FromString,
+                _registered_method=True)
+        self.StopLease = channel.unary_unary(
+                '/pyrdma.v1.Visitor/StopLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseResponse.FromString,
+                _registered_method=True)
+        self.AttendLease = channel.unary_stream(
+                '/pyrdma.v1.Visitor/AttendLease',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.FromString,
+                _registered_method=True)
+        self.Relay = channel.stream_stream(
+                '/pyrdma.v1.Visitor/Relay',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+                _registered_method=True)
+
+
+class VisitorServicer:
+    """---- Visitor: a laptop with a token and no agent; the server alone is known by its certificate ------------------
+
+    """
+
+    def Challenge(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenSession(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoAmI(self, request, context):
+        """The calls below carry the session in the metadata `pyrdma-pass`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Run(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLeases(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopLease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttendLease(self, request, context):
+        """The lease is stopped when nobody has attended it for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Relay(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_VisitorServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Challenge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Challenge,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ChallengeResponse.SerializeToString,
+            ),
+            'OpenSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenSession,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSessionRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.OpenSessionResponse.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'Run': grpc.unary_stream_rpc_method_handler(
+                    servicer.Run,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesResponse.SerializeToString,
+            ),
+            'StopLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseResponse.SerializeToString,
+            ),
+            'AttendLease': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttendLease,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.SerializeToString,
+            ),
+            'Relay': grpc.stream_stream_rpc_method_handler(
+                    servicer.Relay,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pyrdma.v1.Visitor', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pyrdma.v1.Visitor', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Visitor:
+    """---- Visitor: a laptop with a token and no agent; the server alone is known by its certificate ------------------
+
+    """
+
+    @staticmethod
+    def Challenge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/Challenge',
+            agent_dot_rpc_dot_pyrdma__pb2.ChallengeRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ChallengeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/OpenSession',
+            agent_dot_rpc_dot_pyrdma__pb2.OpenSessionRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.OpenSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/WhoAmI',
+            agent_dot_rpc_dot_pyrdma__pb2.WhoAmIRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Run(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/Run',
+            agent_dot_rpc_dot_pyrdma__pb2.RunRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/ListLeases',
+            agent_dot_rpc_dot_pyrdma__pb2.ListLeasesRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.ListLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/StopLease',
+            agent_dot_rpc_dot_pyrdma__pb2.StopLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.StopLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttendLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyrdma.v1.Visitor/AttendLease',
+            agent_dot_rpc_dot_pyrdma__pb2.AttendLeaseRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LeaseNews.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Relay(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pyrdma.v1.Visitor/Relay',
+            agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class NodeStub:
     """---- Node: other nodes of the same site ----------------------------------------------------------------------
 
@@ -836,6 +1433,11 @@ class NodeStub:
                 '/pyrdma.v1.Node/GetFederation',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/pyrdma.v1.Node/GetUsage',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
         self.Borrow = channel.unary_stream(
                 '/pyrdma.v1.Node/Borrow',
@@ -934,6 +1536,12 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUsage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Borrow(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1026,6 +1634,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.GetFederation,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageResponse.SerializeToString,
             ),
             'Borrow': grpc.unary_stream_rpc_method_handler(
                     servicer.Borrow,
@@ -1286,6 +1899,33 @@ class Node:
             '/pyrdma.v1.Node/GetFederation',
             agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/GetUsage',
+            agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,
