@@ -120,11 +120,12 @@ def leases(*, include_ended: bool, as_json: bool, paths: Paths) -> None:
                 f"http://127.0.0.1:{view.port}/v1" if view.port and view.ended_at is None else "-",
                 view.donor or "here",
                 view.borrower or "here",
+                view.account or "-",
                 view.reason,
             )
             for view in views
         ]
-        table(("LEASE", "MODEL", "STATE", "FOR", "ENDPOINT", "RUNS", "USED", "REASON"), rows)
+        table(("LEASE", "MODEL", "STATE", "FOR", "ENDPOINT", "RUNS", "USED", "ACCOUNT", "REASON"), rows)
 
 
 @click.command(short_help="List publications and pulls.")

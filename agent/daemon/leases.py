@@ -296,4 +296,6 @@ def view_of(record: LeaseRecord, pid: int | None) -> LeaseView:
         pid=pid,
         donor=record.donor,
         borrower=record.borrower,
+        account=record.account,
+        who=record.who,
     )

@@ -33,6 +33,8 @@ def record_of(lease: Lease, site: str, ttl_s: float, boot_id: str, now_unix_s: f
         boot_id=boot_id,
         ended_at=now_unix_s if over else None,
         reason=lease.reason,
+        account=request.account,
+        purpose=request.purpose,
     )
 
 
@@ -45,8 +47,8 @@ def lease_of(record: SiteLeaseRecord, now_s: float, boot_id: str) -> Lease:
         model=record.model,
         image_id=record.image_id.hex(),
         total_bytes=record.total_bytes,
-        account="",
-        purpose="",
+        account=record.account,
+        purpose=record.purpose,
     )
     return Lease(
         id=record.id,
@@ -81,4 +83,6 @@ def brokered_record(
         deadline_s=0.0,  # its donor counts, and its borrower
         ttl_s=accepted.ttl_s,
         boot_id=boot_id,
+        account=request.account,
+        purpose=request.purpose,
     )

@@ -127,6 +127,7 @@ class LeaseView:
     """One lease, running or ended.
 
     ``donor`` is the ``SITE/NODE`` where it runs, ``borrower`` the one that uses it; empty: this node.
+    ``account`` is charged; ``who`` is the user of this node (``uid:NUMBER``, ``token:NAME``) whose it is.
     """
 
     id: str
@@ -140,6 +141,8 @@ class LeaseView:
     pid: int | None
     donor: str = ""
     borrower: str = ""
+    account: str = ""
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What this machine says of a user id: its name and groups. May ask a directory service, so not for the loop."""
+"""What this machine says of a user id: its name and groups. May ask a directory service and take long."""
 
 from __future__ import annotations
 

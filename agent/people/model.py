@@ -1,4 +1,4 @@
-"""Who calls, and which accounts of the site are theirs: the values of a people file and the one mapping. Pure.
+"""Who calls, and which accounts of the site are theirs: a people file as values, and the one mapping. Pure.
 
 Rules: a caller is what the kernel or a token's proof says, never what it says itself; nobody has an account
 that no line gives, except the agent's own user and root, who keep the file and may use whatever the site may.
@@ -129,6 +129,8 @@ def matches(pattern: str, account: str) -> bool:
 
 
 def _meant(accounts: Accounts, wanted: str) -> str:
-    near = difflib.get_close_matches(wanted, [one for one in accounts.allowed if not one.endswith(BELOW)], n=1)
+    near = difflib.get_close_matches(
+        wanted, [one for one in accounts.allowed if not one.endswith(BELOW)], n=1
+    )
     shown = ", ".join(accounts.allowed[:_SHOWN]) + (", ..." if len(accounts.allowed) > _SHOWN else "")
     return f"{f'did you mean {near[0]}? ' if near else ''}yours are: {shown}"

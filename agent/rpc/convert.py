@@ -150,6 +150,8 @@ def lease_to(view: views.LeaseView) -> pb.Lease:
         pid=view.pid or 0,
         donor=view.donor,
         borrower=view.borrower,
+        account=view.account,
+        who=view.who,
     )
 
 
@@ -167,6 +169,8 @@ def lease_from(message: pb.Lease) -> views.LeaseView:
         pid=message.pid or None,
         donor=message.donor,
         borrower=message.borrower,
+        account=message.account,
+        who=message.who,
     )
 
 

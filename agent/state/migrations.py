@@ -94,7 +94,28 @@ def _sites(db: Database) -> None:
     db.execute("ALTER TABLE leases ADD COLUMN borrower TEXT NOT NULL DEFAULT ''")
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites)
+def _people(db: Database) -> None:
+    # Whose a lease is and who is charged; keys for laptops, used by gateways alone.
+    for table, column in (("leases", "account"), ("leases", "who"), ("site_leases", "account"),
+                          ("site_leases", "purpose")):  # fmt: skip
+        db.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    db.table("tokens").create(
+        {
+            "token_id": bytes,
+            "key": bytes,
+            "name": str,
+            "account": str,
+            "created_at": float,
+            "expires_at": float,
+            "used_at": float,
+        },
+        pk="token_id",
+        not_null={"key", "name", "account", "created_at", "expires_at"},
+    )
+    db.table("tokens").create_index(["name"], unique=True)
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites, _people)
 
 
 def migrate(db: Database, path: str) -> None:

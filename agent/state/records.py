@@ -26,6 +26,7 @@ class LeaseRecord:
     """A lease; ``key_digest`` is the SHA-256 of its API key, the key itself is stored nowhere.
 
     ``donor`` is the ``SITE/NODE`` where it runs, ``borrower`` the one that uses it; empty: this node.
+    ``account`` is charged; ``who`` is the user of this node (``uid:NUMBER``, ``token:NAME``) whose it is.
     """
 
     id: str
@@ -39,6 +40,8 @@ class LeaseRecord:
     key_digest: bytes
     donor: str = ""
     borrower: str = ""
+    account: str = ""
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class SiteLeaseRecord:
         created_at, ended_at: Unix time, for people.
         deadline_s: when it ends unless renewed, on CLOCK_BOOTTIME of the boot that ``boot_id`` names.
         ttl_s: what one renewal gives.
+        account, purpose: who is charged, and for what.
     """
 
     id: str
@@ -79,3 +83,5 @@ class SiteLeaseRecord:
     boot_id: str
     ended_at: float | None = None
     reason: str = ""
+    account: str = ""
+    purpose: str = ""

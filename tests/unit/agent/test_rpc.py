@@ -18,7 +18,9 @@ _ROOT = Path(__file__).parents[3]
 IMAGE = "ab" * 32
 SOURCE = views.SourceView("eth", "tcp", 10, "dropped", "sent a wrong byte")
 PROGRESS = views.ProgressView(10, 20, "tcp", (SOURCE,))
-LEASE = views.LeaseView("l", "m", IMAGE, "ended", 1.5, 2.5, "why", 4000, 77, "eth/gpu07", "uni-a/n1")
+LEASE = views.LeaseView(
+    "l", "m", IMAGE, "ended", 1.5, 2.5, "why", 4000, 77, "eth/gpu07", "uni-a/n1", "/a", "uid:7"
+)
 STATUS = views.StatusView(
     "eth",
     "0.1.0",
