@@ -320,9 +320,9 @@ DOOR_LOOKUP_S: Final = 5.0
 """What the machine's user directory gets to name a user; without it one that hangs keeps callers for ever."""
 MAX_USER_GROUPS: Final = 1024
 """Groups of one user that are looked at; the kernel allows 65,536, and each is a question to a directory."""
-MAX_PEOPLE_BYTES: Final = 1 << 20
-"""A people file; 10,000 users take 400 kB. An endless one must not fill our memory."""
-MAX_PEOPLE_LINES: Final = 20_000
+MAX_PEOPLE_BYTES: Final = 512 << 10
+"""A people file; 10,000 users take 260 kB. An endless one must not fill our memory."""
+MAX_PEOPLE_LINES: Final = 10_000
 """Users, groups and tokens of one people file together."""
 MAX_PERSON_CHARS: Final = 64
 """A user's, group's or token's name; Linux allows 32, and names are printed."""
