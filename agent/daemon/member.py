@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from agent.daemon.faces import Emit, Gateway, Order, Report, Wish
+from agent.daemon.faces import Emit, Gateway, Heed, Order, Report, Wish, unheeded
 from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
@@ -123,9 +123,9 @@ class Member:
         del lease_id, reason, who
         self._refuse()
 
-    async def attend(self, lease_id: str, who: NodeIdentity) -> str:
+    async def attend(self, lease_id: str, who: NodeIdentity, heed: Heed = unheeded) -> str:
         """Refuse."""
-        del lease_id, who
+        del lease_id, who, heed
         self._refuse()
 
     def _refuse(self) -> NoReturn:

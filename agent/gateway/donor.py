@@ -11,25 +11,29 @@ import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from agent.daemon.faces import Emit, Host, LeaseOffer, OfferRequest, Refusal, Report
+from agent.daemon.faces import Emit, Heed, Host, LeaseOffer, OfferRequest, Refusal, Report, unheeded
 from agent.daemon.pipes import Pipe
 from agent.errors import RefusedError, StateError, UnknownLeaseError
 from agent.gateway.book import Lease, lease_id_of
 from agent.gateway.events import (
+    Decision,
     Granted,
     NodeHeard,
     OfferAsked,
     OfferCommitted,
     Offered,
+    Queued,
     Reclaimed,
     Released,
     Renewed,
+    Withdrawn,
 )
 from agent.gateway.fleet import Device, NodeReport, Replica
 from agent.gateway.leases import State
 from agent.gateway.request import LeaseRequest, Refused
 from agent.gateway.turns import Answer, Turns
-from agent.local.views import AcceptedView, GrantedView
+from agent.gateway.view import place_view
+from agent.local.views import AcceptedView, GrantedView, PlaceView
 from agent.state import SiteStore
 
 _UNKNOWN_CODES = frozenset({"unknown-lease", "not-yours", "lease-ended"})
@@ -46,6 +50,7 @@ class LocalDonor:
         boot_id: names the boot whose clock counts.
         clock: that clock, in s.
         lease_ttl_s: how long a lease lives from its commit or last renewal.
+        record: keeps a decision for the books.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class LocalDonor:
         boot_id: str,
         clock: Callable[[], float],
         lease_ttl_s: float,
+        record: Callable[[Decision], None],
     ) -> None:
         self.site = site
         self._host = host
@@ -72,6 +78,7 @@ class LocalDonor:
             boot_id=boot_id,
             clock=clock,
             lease_ttl_s=lease_ttl_s,
+            record=record,
         )
 
     @property
@@ -90,8 +97,10 @@ class LocalDonor:
 
     # --- what borrowers ask -------------------------------------------------------------------------------
 
-    async def ask_offer(self, request: OfferRequest, site: str) -> LeaseOffer | Refusal:
-        """Offer a device or refuse."""
+    async def ask_offer(
+        self, request: OfferRequest, site: str, wait_s: float = 0.0
+    ) -> LeaseOffer | PlaceView | Refusal:
+        """Offer a device, let the request wait, or refuse; one that waits is answered within ``wait_s``."""
         asked = LeaseRequest(
             id=request.request_id,
             borrower_site=site,
@@ -101,15 +110,35 @@ class LocalDonor:
             total_bytes=request.total_bytes,
             devices=request.devices,
             node=request.node or None,
-            account="",
-            purpose="",
+            account=request.account,
+            purpose=request.purpose,
+            instant=request.instant,
+            duration_s=request.duration_s,
+            publisher=request.publisher,
+            licence=request.licence,
+            asked_at_s=request.asked_at_s,
+            signature=request.signature,
         )
         answer = await self._turns.apply(partial(OfferAsked, asked, secrets.token_hex(8)))
+        if isinstance(answer, Queued) and wait_s > 0:
+            await self._turns.turn_of(asked.key, wait_s)
+            answer = await self._turns.apply(partial(OfferAsked, asked, secrets.token_hex(8)))
         if isinstance(answer, Refused):
             return Refusal(answer.code, answer.sentence, answer.fix, answer.terminal)
-        assert isinstance(answer, Offered), "an offer is asked for: it is given or refused"
-        offer = answer.offer
-        return LeaseOffer(offer.id, offer.expires_at_s - self._clock(), offer.device.node, offer.warm)
+        if isinstance(answer, Queued):
+            return place_view(answer.place)
+        assert isinstance(answer, Offered), "an offer is asked for: it is given, queued for, or refused"
+        offer, terms = answer.offer, answer.offer.terms
+        return LeaseOffer(
+            offer.id,
+            offer.expires_at_s - self._clock(),
+            offer.device.node,
+            offer.warm,
+            grace_s=terms.grace_s,
+            min_runtime_s=terms.min_runtime_s,
+            max_duration_s=terms.max_duration_s,
+            instant=terms.instant,
+        )
 
     async def commit(self, offer_id: str, site: str, emit: Emit) -> GrantedView:
         """Carry out an offer; being cancelled before the model answers ends the lease.
@@ -133,10 +162,12 @@ class LocalDonor:
             lease = self._granted(await self._turns.apply(partial(OfferCommitted, offer_id, site)))
             emit(AcceptedView(lease.id, self.state.book.lease_ttl_s, self.site, lease.device.node))
             start.listener = emit
-            assert start.task is not None, "what was committed is being started"
-            await asyncio.wait([start.task])
+            await start.begun.wait()  # guests that have to make room are given their time first
+            if start.task is not None:
+                await asyncio.wait([start.task])
             over = self.state.book.ended.get(lease_id)
-            if start.task.cancelled() or (over is not None and start.task.exception() is None):
+            failed = start.task is not None and not start.task.cancelled() and start.task.exception()
+            if start.task is None or start.task.cancelled() or (over is not None and not failed):
                 why = over.reason.rstrip(".") if over is not None else "it was stopped"
                 raise RefusedError(f"the lease ended before its model answered: {why}.", fix="try again")
             granted = start.task.result()
@@ -166,20 +197,23 @@ class LocalDonor:
         return self._turns.left_s(lease)
 
     async def release(self, lease_id: str, reason: str, site: str) -> str:
-        """End a lease, or give an offer back; return why it ended."""
+        """End a lease, give an offer back, or give up what a request waits for; return why it ended."""
         reason = reason or "given back"
+        book = self.state.book
+        if all(lease_id not in known for known in (book.offers, book.leases, book.ended)):
+            await self._turns.apply(partial(Withdrawn, lease_id, site))
         answer = await self._turns.apply(partial(Released, lease_id, site, reason))
         if answer is not None:
             self._granted(answer)
         return reason
 
-    async def attend(self, lease_id: str, site: str) -> str:
-        """Wait until a lease ends; return why."""
+    async def attend(self, lease_id: str, site: str, heed: Heed = unheeded) -> str:
+        """Wait until a lease ends; return why. ``heed`` hears notices meanwhile."""
         over = self.state.book.ended.get(lease_id)
         if over is not None and over.request.borrower_site == site:
             return over.reason
         self._held(lease_id, site)
-        return await self._turns.end_of(lease_id)
+        return await self._turns.end_of(lease_id, heed)
 
     async def connect(self, lease_id: str, site: str) -> Pipe:
         """Open a connection to a lease's runner."""

@@ -13,6 +13,7 @@ from functools import partial
 from agent import __version__
 from agent.daemon.faces import (
     Emit,
+    Heed,
     LeaseOffer,
     OfferRequest,
     Order,
@@ -21,6 +22,7 @@ from agent.daemon.faces import (
     ReportedImage,
     SiteSummary,
     Wish,
+    unheeded,
 )
 from agent.daemon.faces import Host as HostFace
 from agent.daemon.host import Host
@@ -36,7 +38,7 @@ from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import OwnDonor
 from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
-from agent.local.views import FederationView, GrantedView, RegistryView, SiteView
+from agent.local.views import FederationView, GrantedView, PlaceView, RegistryView, SiteView
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
 from agent.state import SiteStore
@@ -96,6 +98,7 @@ class Gateway:
             boot_id=boot_id,
             clock=clock,
             lease_ttl_s=lease_ttl_s,
+            record=lambda decision: None,
         )
         self.naming = Naming(
             config.site, host.catalogue if host is not None else None, self._reported, trust, neighbours
@@ -183,11 +186,11 @@ class Gateway:
             return await self.broker.release(lease_id, reason, who.node)
         return await self.donor.release(lease_id, reason, self._site(who))
 
-    async def attend(self, lease_id: str, who: NodeIdentity) -> str:
-        """Wait until a lease ends."""
+    async def attend(self, lease_id: str, who: NodeIdentity, heed: Heed = unheeded) -> str:
+        """Wait until a lease ends. ``heed`` hears notices meanwhile."""
         if self._is_own(who):
-            return await self.broker.attend(lease_id, who.node)
-        return await self.donor.attend(lease_id, self._site(who))
+            return await self.broker.attend(lease_id, who.node, heed)
+        return await self.donor.attend(lease_id, self._site(who), heed)
 
     async def connect(self, lease_id: str, who: NodeIdentity) -> Pipe:
         """Open a connection to a lease's runner."""
@@ -201,11 +204,13 @@ class Gateway:
         """Say what the site has."""
         return site_summary(self._config.site, __version__, self.donor.state, self._clock())
 
-    async def ask_offer(self, request: OfferRequest, who: NodeIdentity) -> LeaseOffer | Refusal:
-        """Offer a device or refuse."""
+    async def ask_offer(
+        self, request: OfferRequest, who: NodeIdentity, wait_s: float
+    ) -> LeaseOffer | PlaceView | Refusal:
+        """Offer a device, let the request wait, or refuse."""
         site = self._site(who)
         self._neighbours.knocked(site)
-        return await self.donor.ask_offer(request, site)
+        return await self.donor.ask_offer(request, site, wait_s)
 
     async def commit(self, offer_id: str, who: NodeIdentity, emit: Emit) -> GrantedView:
         """Carry out an offer."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.daemon.faces import Emit, Host, Order
 from agent.gateway.book import Lease
@@ -32,6 +32,8 @@ class Start:
     answered: bool = False
     """Its node has said yes or no; there is nothing to call off any more."""
     called_off: bool = False
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its node is being told, or never will be."""
 
     def emit(self, event: RunEvent) -> None:
         """Pass an event on to whoever listens."""
@@ -81,16 +83,19 @@ class Orders:
 
     def start(self, lease: Lease) -> None:
         """Have a lease's node start it."""
-        start = self._starts[lease.id]
+        start = self._starts.setdefault(lease.id, Start())  # after a restart nobody waits for it
         start.task = asyncio.create_task(self._run(lease, start), name=f"start-{lease.id}")
         start.task.add_done_callback(_retrieve)
+        start.begun.set()
 
     def call_off(self, lease_id: str) -> None:
         """Call off a lease's start, if its node has not answered yet."""
         start = self._starts.get(lease_id)
-        if start is not None and start.task is not None and not start.answered:
+        if start is not None and not start.answered:
             start.called_off = True
-            start.task.cancel()
+            start.begun.set()
+            if start.task is not None:
+                start.task.cancel()
 
     def stop(self, node: str, lease_id: str, reason: str) -> None:
         """Have a node stop what it starts or runs for a lease."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Refusal, Wish
+from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Refusal, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.gateway.broker import SiteBroker
 from agent.gateway.donor import LocalDonor
-from agent.local.views import GrantedView
+from agent.local.views import GrantedView, PlaceView
 
 
 class OwnDonor:
@@ -20,9 +20,9 @@ class OwnDonor:
         """Say whether a node of this site holds a lease here, or held one of the last that ended."""
         return self._donor.lends(lease_id, self.site, node)
 
-    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
-        """Ask for a device."""
-        return await self._donor.ask_offer(request, self.site)
+    async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> LeaseOffer | PlaceView | Refusal:
+        """Ask for a device, or again for the request's place."""
+        return await self._donor.ask_offer(request, self.site, wait_s)
 
     async def commit(self, offer_id: str, emit: Emit) -> GrantedView:
         """Take an offer and wait until the model answers."""
@@ -36,9 +36,9 @@ class OwnDonor:
         """End a lease, or give an offer back."""
         return await self._donor.release(lease_id, reason, self.site)
 
-    async def attend(self, lease_id: str) -> str:
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
         """Wait until a lease ends."""
-        return await self._donor.attend(lease_id, self.site)
+        return await self._donor.attend(lease_id, self.site, heed)
 
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to its runner."""
@@ -64,9 +64,9 @@ class BrokerFor:
         """End a lease."""
         return await self._broker.release(lease_id, reason, self._node)
 
-    async def attend(self, lease_id: str) -> str:
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
         """Wait until it ends."""
-        return await self._broker.attend(lease_id, self._node)
+        return await self._broker.attend(lease_id, self._node, heed)
 
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to its runner."""

@@ -14,15 +14,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from agent.daemon.faces import Host
+from agent.daemon.faces import Heed, Host, LeaseNotice
 from agent.errors import StateError
 from agent.gateway.book import Book, Lease, LeaseState
 from agent.gateway.events import (
+    Decision,
     Ended,
     Event,
     Granted,
+    Notice,
+    OfferAsked,
     OfferCommitted,
     Offered,
+    Queued,
+    Record,
     Refuse,
     Renewed,
     Restored,
@@ -37,12 +42,12 @@ from agent.gateway.events import (
 from agent.gateway.leases import State, next_deadline_s, step
 from agent.gateway.orders import Orders
 from agent.gateway.records import lease_of, record_of
-from agent.gateway.request import LeaseRequest, Refused
+from agent.gateway.request import LeaseRequest, Refused, RequestKey
 from agent.limits import TICK_S
 from agent.state import SiteStore
 
 _log = logging.getLogger(__name__)
-Answer = Offered | Granted | Refused | None
+Answer = Offered | Queued | Granted | Refused | None
 
 
 class Turns:
@@ -56,6 +61,7 @@ class Turns:
         boot_id: names the boot whose clock counts.
         clock: that clock, in s.
         lease_ttl_s: how long a lease lives from its commit or last renewal.
+        record: keeps a decision for the books.
     """
 
     def __init__(
@@ -68,11 +74,13 @@ class Turns:
         boot_id: str,
         clock: Callable[[], float],
         lease_ttl_s: float,
+        record: Callable[[Decision], None],
     ) -> None:
         self._site = site
         self._books = books
         self._boot_id = boot_id
         self._clock = clock
+        self._record = record
         self.state = State(Book(lease_ttl_s=lease_ttl_s))
         self.orders = Orders(
             host,
@@ -84,6 +92,8 @@ class Turns:
         )
         self._turn = asyncio.Lock()
         self._ends: dict[str, asyncio.Future[str]] = {}
+        self._heeds: dict[str, set[Heed]] = {}
+        self._turns_come: dict[RequestKey, asyncio.Event] = {}
         self._births: dict[str, float] = {}
         self._events: set[asyncio.Task[Answer]] = set()
         self._counting: asyncio.Task[None] | None = None
@@ -117,9 +127,31 @@ class Turns:
         deciding.add_done_callback(self._events.discard)
         return await asyncio.shield(deciding)
 
-    async def end_of(self, lease_id: str) -> str:
-        """Wait until a lease that has not ended does; return why."""
-        return await asyncio.shield(self._ends.setdefault(lease_id, asyncio.Future()))
+    async def end_of(self, lease_id: str, heed: Heed) -> str:
+        """Wait until a lease that has not ended does; return why. ``heed`` hears notices meanwhile."""
+        lease = self.state.book.leases.get(lease_id)
+        if lease is not None and lease.notice_deadline_s is not None:
+            heed(LeaseNotice(lease.notice_reason, max(0.0, lease.notice_deadline_s - self._clock())))
+        heeds = self._heeds.setdefault(lease_id, set())
+        heeds.add(heed)
+        try:
+            return await asyncio.shield(self._ends.setdefault(lease_id, asyncio.Future()))
+        finally:
+            heeds.discard(heed)
+            if not heeds and self._heeds.get(lease_id) is heeds:
+                del self._heeds[lease_id]
+
+    async def turn_of(self, key: RequestKey, wait_s: float) -> None:
+        """Wait until a request that waits is offered something, ``wait_s`` at most."""
+        come = self._turns_come.setdefault(key, asyncio.Event())
+        try:
+            async with asyncio.timeout(wait_s):
+                await come.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._turns_come.get(key) is come:
+                del self._turns_come[key]
 
     async def gone_from(self, node: str, lease_id: str, reason: str) -> None:
         """Note that a node has nothing of a lease left; it speaks only for what was given to it."""
@@ -149,7 +181,13 @@ class Turns:
             answer: Answer = None
             for effect in effects:
                 match effect:
-                    case Offered() | Granted():
+                    case Offered(offer):
+                        come = self._turns_come.get(offer.request.key)
+                        if come is not None:
+                            come.set()
+                        if isinstance(event, OfferAsked) and offer.request.key == event.request.key:
+                            answer = effect
+                    case Granted() | Queued():
                         answer = effect
                     case Refuse(refused):
                         answer = refused
@@ -157,9 +195,19 @@ class Turns:
                         self.orders.start(lease)
                     case Stop(node, lease_id, reason):
                         self.orders.stop(node, lease_id, reason)
+                    case Notice(lease, deadline_s, reason):
+                        self._notify(lease, LeaseNotice(reason, max(0.0, deadline_s - self._clock())))
+                    case Record(decision):
+                        self._record(decision)
                     case Ended(lease, reason):
                         self._end(lease, reason)
             return answer
+
+    def _notify(self, lease: Lease, notice: LeaseNotice) -> None:
+        site = lease.request.borrower_site
+        _log.info("lease %s of %s ends in %.0f s: %s", lease.id, site, notice.left_s, notice.reason)
+        for heed in tuple(self._heeds.get(lease.id, ())):
+            heed(notice)
 
     def _end(self, lease: Lease, reason: str) -> None:
         _log.info("lease %s of %s has ended: %s", lease.id, lease.request.borrower_site, reason)

@@ -8,7 +8,8 @@ from agent.daemon.faces import SiteSummary
 from agent.gateway.book import Book
 from agent.gateway.fleet import DeviceRef, Heard
 from agent.gateway.leases import State
-from agent.local.views import DeviceView, NodeView
+from agent.gateway.request import Place
+from agent.local.views import DeviceView, NodeView, PlaceView, ReasonView
 from agent.state.records import MemberRecord
 
 
@@ -27,6 +28,12 @@ def site_summary(site: str, version: str, state: State, now_s: float) -> SiteSum
         images=len({replica.image_id for one in present for replica in one.replicas if replica.whole}),
         transfer_bytes_per_s=sum(one.transfer_bytes_per_s for one in present),
     )
+
+
+def place_view(place: Place) -> PlaceView:
+    """Return a place in the queue with its reasons in words."""
+    reasons = tuple(ReasonView(one.code, one.sentence(), one.change()) for one in place.reasons)
+    return PlaceView(place.position, place.waiting, reasons, place.eta_s)
 
 
 def node_views(

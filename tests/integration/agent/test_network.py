@@ -24,12 +24,23 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.descriptor import MethodDescriptor
 from grpc import aio
 
-from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Order, Refusal, Report, SiteSummary, Wish
+from agent.daemon.faces import (
+    Emit,
+    Heed,
+    LeaseOffer,
+    OfferRequest,
+    Order,
+    Refusal,
+    Report,
+    SiteSummary,
+    Wish,
+    unheeded,
+)
 from agent.daemon.lending import NothingLent
 from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, SocketInUseError, UnknownLeaseError
 from agent.limits import MAX_CHANNELS, MAX_GRPC_MESSAGE_BYTES, MAX_START_EVENTS, REFUSALS_LOGGED
-from agent.local.views import FederationView, GrantedView, LeaseView, RegistryView, StartView
+from agent.local.views import FederationView, GrantedView, LeaseView, PlaceView, RegistryView, StartView
 from agent.rpc import convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import detailed_error
@@ -78,7 +89,9 @@ class Face:
         self.called.append("summary")
         return SUMMARY
 
-    async def ask_offer(self, request: OfferRequest, who: NodeIdentity) -> LeaseOffer | Refusal:
+    async def ask_offer(
+        self, request: OfferRequest, who: NodeIdentity, wait_s: float
+    ) -> LeaseOffer | PlaceView | Refusal:
         self.called.append(f"ask_offer by {who.dns}")
         return LeaseOffer("o1", 30.0, "gpu01", True)
 
@@ -94,7 +107,7 @@ class Face:
         self.called.append("release")
         return reason
 
-    async def attend(self, lease_id: str, who: NodeIdentity) -> str:
+    async def attend(self, lease_id: str, who: NodeIdentity, heed: Heed = unheeded) -> str:
         self.called.append("attend")
         await self.ends.wait()
         return "it is over"

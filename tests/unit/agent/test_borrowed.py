@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
-from agent.daemon.faces import Emit, Wish
+from agent.daemon.faces import Emit, Heed, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.errors import (
     PeerNodeError,
@@ -112,7 +112,7 @@ class Broker:
             raise self.silent
         return f"{reason}, its donor says"
 
-    async def attend(self, lease_id: str) -> str:
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
         end = self.ends.setdefault(lease_id, asyncio.get_running_loop().create_future())
         return await asyncio.shield(end)
 
@@ -318,7 +318,7 @@ async def test_attending_is_taken_up_again_when_it_broke(tmp_path: Path) -> None
         answers: list[Exception] = [PeerNodeError("the call broke."), UnknownLeaseError("no such lease.")]
 
         class Breaking(Broker):
-            async def attend(self, lease_id: str) -> str:
+            async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
                 raise answers.pop(0)
 
         bench.broker = Breaking()
@@ -334,7 +334,7 @@ async def test_a_defect_in_tending_does_not_leave_the_port_open(tmp_path: Path) 
     async with borrower(tmp_path) as bench:
 
         class Defective(Broker):
-            async def attend(self, lease_id: str) -> str:
+            async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
                 raise ValueError("a defect")
 
         bench.broker = Defective()

@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Refusal, SiteSummary, Wish
+from agent.daemon.faces import (
+    Emit,
+    Heed,
+    LeaseOffer,
+    OfferRequest,
+    Refusal,
+    SiteSummary,
+    Wish,
+    unheeded,
+)
 from agent.daemon.pipes import Pipe
 from agent.errors import BusyError, PeerNodeError, RefusedError, UnknownLeaseError
 from agent.gateway.broker import SiteBroker
@@ -25,6 +34,7 @@ from agent.local.views import (
     LeaseView,
     NoteView,
     PhaseView,
+    PlaceView,
     ProgressView,
     RunEvent,
     StartView,
@@ -79,7 +89,7 @@ class Donor:
     async def describe(self) -> SiteSummary:
         return SiteSummary(self.site, "1", 4, 1, 1, 0, 0.0)
 
-    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
+    async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> LeaseOffer | PlaceView | Refusal:
         self.asked += 1
         self.request = request
         if isinstance(self.reply, Exception):
@@ -117,7 +127,7 @@ class Donor:
             raise self.fails
         return reason
 
-    async def attend(self, lease_id: str) -> str:
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
         self.calls.append(f"attend {lease_id}")
         return await asyncio.shield(self.end)
 
@@ -357,22 +367,25 @@ async def test_being_cancelled_before_anything_is_accepted_gives_the_offers_back
         with pytest.raises(asyncio.CancelledError):
             await borrowing
         await until(lambda: slow.calls and bench.others["uni-b"].calls)
-        assert bench.others["uni-b"].calls == ["release offerb: another offer was taken"]
+        assert bench.others["uni-b"].calls == ["release offerb: the request was called off"]
         assert slow.calls == ["release offera: the request was called off"], (
             "it may not have heard of the rest"
         )
 
 
 async def test_being_cancelled_while_the_sites_are_asked_gives_back_what_they_offer(sites: Sites) -> None:
-    """An offer that comes too late for whoever asked holds no device either."""
+    """What was asked is given up by its id, which stands for its place and for an offer on its way."""
     async with sites("uni-b") as bench:
-        reached, go = asyncio.Event(), asyncio.Event()
+        reached, go, asked = asyncio.Event(), asyncio.Event(), list[str]()
 
         class Slow(Donor):
-            async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
+            async def ask_offer(
+                self, request: OfferRequest, wait_s: float = 0.0
+            ) -> LeaseOffer | PlaceView | Refusal:
+                asked.append(request.request_id)
                 reached.set()
                 await go.wait()
-                return await super().ask_offer(request)
+                return await super().ask_offer(request, wait_s)
 
         slow = bench.own = Slow("uni-a")
         bench.broker = bench.new_broker()
@@ -383,7 +396,7 @@ async def test_being_cancelled_while_the_sites_are_asked_gives_back_what_they_of
             await borrowing
         go.set()
         await until(lambda: slow.calls and bench.others["uni-b"].calls)
-        assert slow.calls == ["release offera: the request was called off"]
+        assert slow.calls == [f"release {asked[0]}: the request was called off"]
         assert bench.others["uni-b"].calls == ["release offerb: the request was called off"]
 
 

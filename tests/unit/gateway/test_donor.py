@@ -24,6 +24,7 @@ from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, RefusedError, RunnerError, StateError, UnknownLeaseError
 from agent.gateway.book import LeaseState
 from agent.gateway.donor import LocalDonor
+from agent.gateway.events import Decision
 from agent.gateway.request import LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S
 from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, RunEvent, StartView
@@ -106,6 +107,7 @@ class Site:
         self.nodes = {"n1": Node(), "n2": Node()}
         self.prepared: list[str] = []
         self.prepare: Callable[[str, LeaseRequest], Awaitable[None]] = self._prepare
+        self.decisions: list[Decision] = []
         self.donor = self.new_donor()
 
     def new_donor(
@@ -119,6 +121,7 @@ class Site:
             boot_id=boot_id,
             clock=clock or (lambda: self.now_s),
             lease_ttl_s=ttl_s,
+            record=self.decisions.append,
         )
 
     async def _prepare(self, node: str, request: LeaseRequest) -> None:

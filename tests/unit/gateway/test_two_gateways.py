@@ -14,6 +14,7 @@ import pytest
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.faces import (
     Emit,
+    Heed,
     LeaseOffer,
     OfferRequest,
     Order,
@@ -23,13 +24,14 @@ from agent.daemon.faces import (
     ReportedImage,
     SiteSummary,
     Wish,
+    unheeded,
 )
 from agent.daemon.pipes import Pipe
 from agent.errors import RefusedError, RunnerError, UnknownLeaseError, UnknownModelError
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
-from agent.local.views import GrantedView, LeaseView, RegistryView, RunEvent, StartView
+from agent.local.views import GrantedView, LeaseView, PlaceView, RegistryView, RunEvent, StartView
 from agent.resolve import ModelRef, Offer
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
@@ -143,8 +145,8 @@ class Line:
     async def describe(self) -> SiteSummary:
         return self._there.gateway.summary()
 
-    async def ask_offer(self, request: OfferRequest) -> LeaseOffer | Refusal:
-        return await self._there.gateway.ask_offer(request, self._who.who)
+    async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> LeaseOffer | PlaceView | Refusal:
+        return await self._there.gateway.ask_offer(request, self._who.who, wait_s)
 
     async def commit(self, offer_id: str, emit: Emit) -> GrantedView:
         return await self._there.gateway.commit(offer_id, self._who.who, emit)
@@ -155,8 +157,8 @@ class Line:
     async def release(self, lease_id: str, reason: str) -> str:
         return await self._there.gateway.release(lease_id, reason, self._who.who)
 
-    async def attend(self, lease_id: str) -> str:
-        return await self._there.gateway.attend(lease_id, self._who.who)
+    async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+        return await self._there.gateway.attend(lease_id, self._who.who, heed)
 
     async def connect(self, lease_id: str) -> Pipe:
         return await self._there.gateway.connect(lease_id, self._who.who)
