@@ -72,7 +72,8 @@ def init(
     from federation.errors import FederationInputError
     from federation.identity.names import check_label
     from federation.registry.keys import make_keys, write_pin
-    from federation.registry.repository import Consortium, RoleKeys
+    from federation.registry.repository import Consortium
+    from federation.registry.signing import RoleKeys
 
     roots = [f"root-{at + 1}" for at in range(root_keys)]
     members = [f"membership-{at + 1}" for at in range(membership_keys)]

@@ -1,9 +1,9 @@
 """The registry's folder as its signers read it: every file verified back to the pinned root.
 
 Metadata lies in ``metadata/VERSION.ROLE.json``, the newest timestamp in ``metadata/timestamp.json``, a site's
-document in ``targets/sites/SITE/SHA256.site.json``. Files with a version or a digest in their name never
-change. The folder may lie on a web server that somebody else runs, so nothing is signed on top of what is not
-verified.
+document in ``targets/sites/SITE/SHA256.site.json``, a policy in ``targets/policy/SHA256.N.yaml``. Files with
+a version or a digest in their name never change. The folder may lie on a web server that somebody else runs, so
+nothing is signed on top of what is not verified.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Final, cast
 from federation.errors import FederationInputError, RegistryError
 from federation.limits import (
     MAX_MEMBERSHIP_BYTES,
+    MAX_POLICY_FILE_BYTES,
+    MAX_POLICY_LIST_BYTES,
     MAX_ROOT_BYTES,
     MAX_ROOT_ROTATIONS,
     MAX_SITE_DOCUMENT_BYTES,
@@ -26,10 +28,11 @@ from federation.limits import (
 )
 from federation.registry.documents import SiteDocument, decode_site
 from federation.registry.files import read_file, write_file
-from federation.registry.signing import verify
+from federation.registry.policies import POLICY_ROLE
+from federation.registry.signing import verify, verify_delegated
 from federation.registry.tuf_api import RepositoryError, Root, Targets, Timestamp
 
-_LISTED: Final = re.compile(r"([1-9][0-9]{0,15})\.(targets|site-[a-z0-9-]+)\.json")
+_LISTED: Final = re.compile(r"([1-9][0-9]{0,15})\.(targets|policy|site-[a-z0-9-]+)\.json")
 
 
 class RegistryFolder:
@@ -118,8 +121,29 @@ class RegistryFolder:
                 raise RegistryError(f"the registry's {path} was altered.") from error
         return found
 
+    def policies(self, targets: Targets, *, version: int | None = None) -> Targets | None:
+        """Return the newest signed list of policies, or this version of it; ``None`` before the first.
+
+        Raises:
+            RegistryError: those whom the members name have not signed it, or one of its files was altered.
+        """
+        newest = self.newest().get(POLICY_ROLE) if version is None else version
+        if newest is None:
+            return None
+        data = self._read(self.path(POLICY_ROLE, newest), MAX_POLICY_LIST_BYTES)
+        found = verify_delegated(data, POLICY_ROLE, targets)
+        if found.version != newest:
+            raise RegistryError(f"the registry's list {newest} of policies says that it is another.")
+        for path, target in found.targets.items():
+            data = self._read(self.target_path(target.get_prefixed_paths()[0]), MAX_POLICY_FILE_BYTES)
+            try:
+                target.verify_length_and_hashes(data)
+            except RepositoryError as error:
+                raise RegistryError(f"the registry's {path} was altered.") from error
+        return found
+
     def newest(self) -> dict[str, int]:
-        """Return the highest version of the members' file and of each site's list."""
+        """Return the highest version of the members' file, of each site's list and of that of policies."""
         found: dict[str, int] = {}
         for path in self._metadata.iterdir():
             if match := _LISTED.fullmatch(path.name):

@@ -11,6 +11,7 @@ from federation.errors import FederationInputError, RegistryError
 from federation.limits import MAX_MEMBERSHIP_BYTES, MAX_ROLE_VERSION, MAX_SITE_LIST_BYTES
 from federation.registry.documents import SiteDocument, site_path
 from federation.registry.models import models_pattern, read_models, site_of, site_role
+from federation.registry.policies import POLICY_ROLE
 from federation.registry.request import load_models_key
 from federation.registry.signing import enough, sign
 from federation.registry.tuf_api import (
@@ -86,6 +87,8 @@ def accept_models(data: bytes, targets: Targets, newest: Mapping[str, int]) -> t
     except RepositoryError as error:
         raise FederationInputError("the file is no signed list of models.") from error
     for role in delegated(targets):
+        if role == POLICY_ROLE:
+            continue
         if not targets.get_verification_result(role, signed_bytes, found.signatures):
             continue
         site = site_of(role)

@@ -2,8 +2,8 @@
 
 python-tuf verifies the chain of roots, thresholds, versions and expiry. What is added here: the time comes
 from the caller (python-tuf has no argument for it); a site's document and its list of models are judged site
-by site, so that one site's fault leaves the others untouched; and python-tuf's own cache of single files is
-replaced by what the caller holds, since single files can be torn apart.
+by site, and the policies by themselves, so that a fault of one leaves the others untouched; and python-tuf's
+own cache of single files is replaced by what the caller holds, since single files can be torn apart.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import Final
 from federation.errors import FederationInputError, RegistryError
 from federation.identity.names import check_label
 from federation.limits import (
+    MAX_AUDITORS_BYTES,
     MAX_CLOCK_LEAD_S,
     MAX_MEMBERSHIP_BYTES,
+    MAX_POLICY_FILE_BYTES,
     MAX_ROLE_VERSION,
     MAX_ROOT_BYTES,
     MAX_ROOT_ROTATIONS,
@@ -37,8 +39,17 @@ from federation.registry.fetching import METADATA, TARGETS, CacheFetcher, Source
 from federation.registry.files import write_file
 from federation.registry.marks import Mark, line
 from federation.registry.members import delegated
-from federation.registry.membership import Membership, ModelBinding
+from federation.registry.membership import Auditor, Membership, ModelBinding, PolicyText
 from federation.registry.models import read_models, site_role
+from federation.registry.policies import (
+    AUDITORS_PATH,
+    POLICY_ROLE,
+    PolicyEntry,
+    decode_auditors,
+    in_force_and_after,
+    policy_fault,
+    read_policies,
+)
 from federation.registry.signing import ISSUED_FIELD, NAME_FIELD
 from federation.registry.tuf_api import (
     CanonicalJSONSerializer,
@@ -133,6 +144,7 @@ class RegistryReader(Updater):
                 models.update(self._models(site, snapshot, targets, now_s=now_s))
             except _SiteFaultError as fault:
                 faults[site] = str(fault)
+        policies, auditors = self._policies(snapshot, targets, faults, now_s=now_s)
         membership = Membership(
             consortium=name,
             version=timestamp.version,
@@ -141,6 +153,8 @@ class RegistryReader(Updater):
             sites=tuple(sites),
             models=models,
             faults=faults,
+            policies=policies,
+            auditors=auditors,
         )
         return Reading(membership, self._marks, Cached(self._roles, self._documents))
 
@@ -167,12 +181,47 @@ class RegistryReader(Updater):
         except RegistryError as error:
             raise _SiteFaultError(error.message) from error
 
-    def _document(self, target: TargetFile) -> bytes:
+    def _policies(
+        self, snapshot: Snapshot, targets: Targets, faults: dict[str, str], *, now_s: float
+    ) -> tuple[tuple[PolicyText, ...], tuple[Auditor, ...]]:
+        delegation = delegated(targets).get(POLICY_ROLE)
+        if delegation is None:
+            return (), ()  # a registry of before there were policies
+        if f"{POLICY_ROLE}.json" not in snapshot.meta:
+            # With this mark, a snapshot that leaves the list out later is older than what was seen.
+            name = line(POLICY_ROLE, delegation.keyids)
+            self._marks[name] = Mark(name, 0, "", 0)
+            return (), ()
+        try:
+            signed = self._load_targets(POLICY_ROLE, Targets.type)
+        except LengthOrHashMismatchError:
+            raise  # the source's fault, not the signers'
+        except RepositoryError:
+            faults[policy_fault(0)] = "the list of policies has expired, or too few of its signers signed it"
+            return (), ()
+        self._mark(POLICY_ROLE, signed, keyids=delegation.keyids)
+        if signed.expires.timestamp() <= now_s:
+            faults[policy_fault(0)] = "the list of policies has expired"
+            return (), ()
+        try:
+            entries = in_force_and_after(read_policies(signed), now_s)
+            listed = signed.targets.get(AUDITORS_PATH)
+            auditors = decode_auditors(self._document(listed, MAX_AUDITORS_BYTES)) if listed else ()
+        except (RegistryError, FederationInputError) as error:
+            faults[policy_fault(0)] = error.message
+            return (), ()
+        return tuple(self._policy(one) for one in entries), auditors
+
+    def _policy(self, entry: PolicyEntry) -> PolicyText:
+        data = self._document(entry.target, MAX_POLICY_FILE_BYTES)
+        return PolicyText(entry.version, entry.effective_at_s, data, hashlib.sha256(data).hexdigest())
+
+    def _document(self, target: TargetFile, max_bytes: int = MAX_SITE_DOCUMENT_BYTES) -> bytes:
         digest = target.hashes.get("sha256", "")
         data = self._held.documents.get(digest)
         if data is None or hashlib.sha256(data).hexdigest() != digest:
             data = self._fetcher.download_bytes(
-                TARGETS + target.get_prefixed_paths()[0], min(target.length, MAX_SITE_DOCUMENT_BYTES)
+                TARGETS + target.get_prefixed_paths()[0], min(target.length, max_bytes)
             )
         target.verify_length_and_hashes(data)
         self._documents[digest] = data

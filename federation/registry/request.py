@@ -155,6 +155,15 @@ def load_receipts_key(pem: str) -> Ed25519PublicKey:
     return _ed25519(pem, "receipts key")
 
 
+def load_auditor_key(pem: str) -> Ed25519PublicKey:
+    """Return the key that signs an auditor's resolutions.
+
+    Raises:
+        FederationInputError: it is no Ed25519 public key.
+    """
+    return _ed25519(pem, "auditor's key", whose="an", fix="ask the auditor for the public key, in PEM")
+
+
 def authority_fingerprint(pem: str) -> str:
     """Return the fingerprint of a CA's public key, for people to compare by phone.
 
@@ -173,13 +182,13 @@ def receipts_fingerprint(pem: str) -> str:
     return fingerprint(spki_sha256(load_receipts_key(pem)))
 
 
-def _ed25519(pem: str, what: str) -> Ed25519PublicKey:
+def _ed25519(pem: str, what: str, *, whose: str = "the site's", fix: str = _FIX) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(pem.encode("utf-8"))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise FederationInputError(f"the site's {what} is no public key.", fix=_FIX) from error
+        raise FederationInputError(f"{whose} {what} is no public key.", fix=fix) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise FederationInputError(f"a site's {what} is an Ed25519 key, and this one is another.", fix=_FIX)
+        raise FederationInputError(f"{whose} {what} is an Ed25519 key, and this one is another.", fix=fix)
     return key
 
 

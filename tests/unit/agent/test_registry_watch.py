@@ -28,8 +28,9 @@ from federation.registry.documents import GatewayAddress, SiteDocument
 from federation.registry.marks import MemoryMarks
 from federation.registry.membership import Membership, ModelBinding
 from federation.registry.models import sign_models
-from federation.registry.repository import Consortium, RoleKeys
+from federation.registry.repository import Consortium
 from federation.registry.request import make_request
+from federation.registry.signing import RoleKeys
 from federation.registry.tuf_api import CryptoSigner
 
 pytestmark = pytest.mark.asyncio

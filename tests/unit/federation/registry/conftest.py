@@ -18,8 +18,9 @@ from federation.registry.documents import GatewayAddress, SiteDocument
 from federation.registry.marks import MemoryMarks
 from federation.registry.membership import ModelBinding
 from federation.registry.models import sign_models
-from federation.registry.repository import Consortium, RoleKeys
+from federation.registry.repository import Consortium
 from federation.registry.request import SiteRequest, make_request
+from federation.registry.signing import RoleKeys
 from federation.registry.tuf_api import CryptoSigner, Signer
 
 NOW = 1_800_000_000.0

@@ -27,8 +27,8 @@ from federation.registry.marks import CLOCK, MemoryMarks
 from federation.registry.membership import ModelBinding, freshness
 from federation.registry.models import sign_models
 from federation.registry.reader import RegistryReader
-from federation.registry.repository import Consortium, RoleKeys
-from federation.registry.signing import ISSUED_FIELD, sign
+from federation.registry.repository import Consortium
+from federation.registry.signing import ISSUED_FIELD, RoleKeys, sign
 from federation.registry.sources import FolderSource
 from federation.registry.tuf_api import CryptoSigner, Metadata, MetaFile, Root, Targets
 
