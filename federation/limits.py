@@ -179,3 +179,8 @@ MAX_EXPORT_LINE_BYTES: Final = 32 << 20
 LEDGER_UNCONFIRMED_S: Final = 1200.0
 """How long a gateway that has just started waits for another one's word on its own chain before it writes on:
 two intervals. Without it, one that was restored from a backup would sign a second history."""
+
+# --- fair share -------------------------------------------------------------------------------------------
+MAX_DECAY_EPOCHS: Final = 60_000
+"""Epochs that use counts for, 416 days: the table of a policy with a half life of years would fill memory, and
+take seconds to make."""

@@ -1,1 +1,1 @@
-"""Who is next: charges, decayed use, Fair Tree order, caps, reserves and victims. Integers only."""
+"""Who is next, and why: charging, decayed usage, the order of a line, caps, reserves, victims, reasons."""

@@ -42,3 +42,18 @@ def institution(path: str) -> str:
 def is_within(path: str, prefix: str) -> bool:
     """Say whether an account is another one, or below it."""
     return path == prefix or path.startswith(prefix + "/")
+
+
+def seat(path: str) -> str:
+    """Return the node of an account's own use and requests, beside those of the accounts below it."""
+    return path + "/"
+
+
+def nodes_of(path: str) -> tuple[str, ...]:
+    """Return the nodes that an account's use counts in: from the institution to the account, and its seat."""
+    return (*ancestors(path), path + "/")
+
+
+def parent_of(node: str) -> str:
+    """Return the node above another; above institutions is the empty root."""
+    return node.rpartition("/")[0]

@@ -1,0 +1,164 @@
+"""A Fair Tree over the accounts of a line that is kept sorted: one event re-sorts one path of it.
+
+Rules: siblings with an active request stand in the order of their ranks; equal ones in the order of the
+requests that they would be served next: the older, then the lot. An account with requests of its own has a
+*seat*, which stands among the accounts below it like one of them, with weight 1. Aging is the account's
+alone: it works on the account's node, or on its seat where accounts below it wait too, and never on what is
+above, so that an institution does not rise by what its own split does to one of its projects.
+
+A forest never changes; what an event does not touch is shared by the forests before and after it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from federation.fairshare.accounts import nodes_of, parent_of
+from federation.fairshare.charging import Charges
+from federation.fairshare.line import Line, Waiting
+from federation.fairshare.rank import age_factor, lot, rank_of
+from federation.fairshare.standing import Standing
+
+T = TypeVar("T")
+_Place = tuple[int, int, bytes, str]
+"""Rank, age and lot of the request that is next, the node itself."""
+_asked = attrgetter("asked_at_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Forest(Generic[T]):
+    """The accounts of a line in the order in which they are served.
+
+    Args:
+        below: the places of active nodes by the node above them, sorted; lists that nobody changes.
+        places: the place of each active node.
+    """
+
+    below: Mapping[str, list[_Place]] = field(default_factory=dict)
+    places: Mapping[str, _Place] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: Line[T], accounts: Iterator[str], standing: Standing, own: Charges) -> Forest[T]:
+        """Return the forest of some accounts of a line."""
+        below: dict[str, list[_Place]] = {}
+        places: dict[str, _Place] = {}
+        by_depth: list[set[str]] = [set(), set(), set()]
+        for account in accounts:
+            *above, seat = nodes_of(account)
+            places[seat] = _seat_place(seat, line, standing, own)
+            below.setdefault(account, []).append(places[seat])
+            for depth, node in enumerate(above):
+                by_depth[depth].add(node)
+        for nodes in reversed(by_depth):
+            for node in nodes:
+                inside = below[node]
+                if len(inside) > 1:
+                    inside.sort()
+                places[node] = _place(node, inside, standing, own)
+                below.setdefault(parent_of(node), []).append(places[node])
+        if "" in below:
+            below[""].sort()
+        return cls(below, places)
+
+    def after(self, account: str, line: Line[T], standing: Standing, own: Charges) -> Forest[T]:
+        """Return the forest after a change of an account's requests or charges, in time of its depth."""
+        below = dict(self.below)
+        places = dict(self.places)
+        *above, seat = nodes_of(account)
+        waits = bool(line.of_account(account))
+        if not waits and seat not in places and account not in places:
+            return self._recharged(account, standing, own)
+        _move(seat, _seat_place(seat, line, standing, own) if waits else None, below, places)
+        for node in reversed(above):
+            inside = below.get(node)
+            _move(node, _place(node, inside, standing, own) if inside else None, below, places)
+        return Forest(below, places)
+
+    def _recharged(self, account: str, standing: Standing, own: Charges) -> Forest[T]:
+        """Return the forest after a charge to an account that does not wait: those above it may."""
+        active = [node for node in nodes_of(account) if node in self.places]
+        if not active:
+            return self
+        below = dict(self.below)
+        places = dict(self.places)
+        for node in reversed(active):
+            _move(node, _place(node, below[node], standing, own), below, places)
+        return Forest(below, places)
+
+    def walk(self, line: Line[T], epoch: int) -> Iterator[Waiting[T]]:
+        """Yield the requests, depth first."""
+        stack = [iter(self.below.get("", ()))]
+        while stack:
+            place = next(stack[-1], None)
+            if place is None:
+                stack.pop()
+                continue
+            node = place[3]
+            if node[-1] == "/":
+                yield from in_account(line.of_account(node[:-1]), epoch)
+            else:
+                stack.append(iter(self.below[node]))
+
+    def ahead(self, waiting: Waiting[T], line: Line[T], epoch: int) -> int:
+        """Return how many requests stand before one of the line."""
+        count = 0
+        for node in nodes_of(waiting.account):
+            for place in self.below[parent_of(node)]:
+                if place[3] == node:
+                    break
+                other = place[3]
+                count += len(line.of_account(other[:-1])) if other[-1] == "/" else line.count(other)
+        for one in in_account(line.of_account(waiting.account), epoch):
+            if one.key == waiting.key:
+                break
+            count += 1
+        return count
+
+
+def in_account(requests: tuple[Waiting[T], ...], epoch: int) -> tuple[Waiting[T], ...]:
+    """Return an account's requests as they are served: the older first, equally old ones by lot."""
+    ages = [one.asked_at_s for one in requests]
+    if len(set(ages)) == len(ages):
+        return requests
+    return tuple(sorted(requests, key=lambda one: (one.asked_at_s, lot(one.key, epoch))))
+
+
+def _seat_place(seat: str, line: Line[T], standing: Standing, own: Charges) -> _Place:
+    requests = line.of_account(seat[:-1])
+    head = requests[0]
+    asked_at_s = head.asked_at_s
+    drawn = lot(head.key, standing.epoch)
+    if len(requests) > 1 and requests[1].asked_at_s == asked_at_s:
+        drawn = min(lot(one.key, standing.epoch) for one in requests if one.asked_at_s == asked_at_s)
+    return (rank_of(seat, standing, own, age_factor(asked_at_s, standing)), asked_at_s, drawn, seat)
+
+
+def _place(node: str, inside: list[_Place], standing: Standing, own: Charges) -> _Place:
+    _, asked_at_s, drawn, first = inside[0]
+    alone = len(inside) == 1 and first[-1] == "/"
+    factor = age_factor(asked_at_s, standing) if alone else 1
+    return (rank_of(node, standing, own, factor), asked_at_s, drawn, node)
+
+
+def _move(node: str, place: _Place | None, below: dict[str, list[_Place]], places: dict[str, _Place]) -> None:
+    """Put a node at another place among its siblings, in copies of what changes."""
+    before = places.get(node)
+    if before == place:
+        return
+    above = parent_of(node)
+    siblings = list(below.get(above, ()))
+    if before is not None:
+        del siblings[bisect_left(siblings, before)]
+    if place is None:
+        del places[node]
+    else:
+        siblings.insert(bisect_left(siblings, place), place)
+        places[node] = place
+    if siblings:
+        below[above] = siblings
+    else:
+        del below[above]

@@ -1,0 +1,156 @@
+"""In which order the requests of a line are served at a donor: FAIRNESS' order, kept up to date by events.
+
+1. Requests of accounts in a class that has fewer devices here than its reserve: the class that lacks most
+   first, then by the class's name; inside a class as in 2, among its accounts alone.
+2. Fair Tree: siblings with an active request by ``LF = share / usage``, depth first.
+3. Ties: the older request, then SHA-256 of the epoch and the request's name.
+4. Aging: in an account the oldest goes first, and an account's LF is doubled for each ``max_wait_s`` after
+the
+   first that its oldest request waits, up to the policy's bound.
+
+Rules: use counts what the standing says and what was admitted here and not yet receipted. With a frozen split
+the standing's weights and use are those of the split; the rest is the same. An ``Order`` never changes: an
+event returns another one that shares the rest. Which requests may be served now (caps, holds, devices) is not
+asked here; whoever walks the order skips those that may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from federation.fairshare.accounts import nodes_of, parent_of
+from federation.fairshare.charging import Charges
+from federation.fairshare.forest import Forest
+from federation.fairshare.line import Line, Waiting
+from federation.fairshare.rank import used_permille
+from federation.fairshare.standing import Standing
+
+T = TypeVar("T")
+NO_DEFICITS: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[T]):
+    """A line under a standing and the charges of what was admitted here; ``Order.of`` makes one.
+
+    Args:
+        line: who waits.
+        standing: how accounts stand.
+        own: charges that no receipt speaks of yet.
+    """
+
+    line: Line[T]
+    standing: Standing
+    own: Charges
+    _forest: Forest[T] = field(repr=False)
+    _by_class: Mapping[str, Forest[T]] = field(repr=False)
+
+    @classmethod
+    def of(cls, line: Line[T], standing: Standing, own: Charges | None = None) -> Order[T]:
+        """Return the order of a line, from nothing."""
+        charges = own if own is not None else Charges()
+        members: dict[str, list[str]] = {
+            name: [] for name, rule in standing.policy.classes.items() if rule.reserve_permille
+        }
+        if members:
+            for account in line.accounts:
+                for name in standing.classes(account):
+                    if name in members:
+                        members[name].append(account)
+        return cls(
+            line,
+            standing,
+            charges,
+            Forest.of(line, iter(line.accounts), standing, charges),
+            {name: Forest.of(line, iter(of), standing, charges) for name, of in members.items()},
+        )
+
+    def under(self, standing: Standing) -> Order[T]:
+        """Return the order under another standing, made anew."""
+        return Order.of(self.line, standing, self.own)
+
+    def added(self, waiting: Waiting[T]) -> Order[T]:
+        """Return the order with a request; one of the same key is replaced."""
+        before = self.line.get(waiting.site, waiting.id)
+        if before is not None and before.account != waiting.account:
+            return self.removed(waiting.site, waiting.id).added(waiting)
+        return self._after(waiting.account, self.line.add(waiting), self.own)
+
+    def removed(self, site: str, request_id: str) -> Order[T]:
+        """Return the order without a request; the same if it was not there."""
+        gone = self.line.get(site, request_id)
+        if gone is None:
+            return self
+        return self._after(gone.account, self.line.remove(site, request_id), self.own)
+
+    def charged(self, account: str, msgs: int) -> Order[T]:
+        """Return the order with so much more charged here and not yet receipted; negative takes it back."""
+        return self._after(account, self.line, self.own.add(account, msgs))
+
+    def walk(self, deficits: Mapping[str, int] = NO_DEFICITS) -> Iterator[Waiting[T]]:
+        """Yield the requests as they are served; the first ones cost little.
+
+        Args:
+            deficits: devices that classes lack here, as ``federation.fairshare.reserve`` says.
+        """
+        lacking = self._lacking(deficits)
+        seen = set()
+        for name in lacking:
+            for one in self._by_class[name].walk(self.line, self.standing.epoch):
+                if one.key not in seen:
+                    seen.add(one.key)
+                    yield one
+        rest = self._forest.walk(self.line, self.standing.epoch)
+        if not seen:
+            yield from rest
+            return
+        for one in rest:
+            if one.key not in seen:
+                yield one
+
+    def ahead(self, waiting: Waiting[T], deficits: Mapping[str, int] = NO_DEFICITS) -> int:
+        """Return how many requests are served before one of the line."""
+        if not self._lacking(deficits):
+            return self._forest.ahead(waiting, self.line, self.standing.epoch)
+        return next(at for at, one in enumerate(self.walk(deficits)) if one.key == waiting.key)
+
+    def compared(self, mine: str, theirs: str) -> tuple[str, int, int]:
+        """Return why another account goes first: its node beside ours, and how much of its due each has used.
+
+        Both are per mille, among the active siblings where the two accounts part.
+
+        Returns:
+            the other's node without a slash at its end, theirs, mine.
+        """
+        ours, others = parting(mine, theirs)
+        siblings = {place[3] for place in self._forest.below.get(parent_of(ours), ())} | {ours, others}
+        ordered = tuple(sorted(siblings))
+        return (
+            others.rstrip("/"),
+            used_permille(others, ordered, self.standing, self.own),
+            used_permille(ours, ordered, self.standing, self.own),
+        )
+
+    def _lacking(self, deficits: Mapping[str, int]) -> list[str]:
+        found = [name for name, lacks in deficits.items() if lacks > 0 and name in self._by_class]
+        return sorted(found, key=lambda name: (-deficits[name], name))
+
+    def _after(self, account: str, line: Line[T], own: Charges) -> Order[T]:
+        classes = self.standing.classes(account)
+        by_class = {}
+        for name, forest in self._by_class.items():
+            # Charges to an account outside the class move those above it, which the class may share.
+            its_line = line if name in classes else Line[T]()
+            by_class[name] = forest.after(account, its_line, self.standing, own)
+        forest = self._forest.after(account, line, self.standing, own)
+        return Order(line, self.standing, own, forest, by_class)
+
+
+def parting(first: str, second: str) -> tuple[str, str]:
+    """Return the nodes of two accounts that are siblings: where the ways to them part."""
+    for ours, others in zip(nodes_of(first), nodes_of(second), strict=False):
+        if ours != others:
+            return ours, others
+    return nodes_of(first)[-1], nodes_of(second)[-1]
