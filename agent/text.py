@@ -65,3 +65,10 @@ def format_size(nbytes: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{int(value)} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in the one unit that suits it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,9 @@ from agent.local.views import (
     LeaseView,
     NoteView,
     PhaseView,
+    PlaceView,
     ProgressView,
+    WaitingView,
 )
 
 
@@ -29,8 +31,9 @@ def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, pa
 
     In a site the gateway finds a donated device, this site's first, then another's; without one it runs here.
     Weights come from memory that holds them, else from the folder that they were published from; each piece
-    is proven by its digest. The command returns when the model answers; the lease stays until
-    `pyrdma-agent stop`. Ctrl-C before that calls the start off.
+    is proven by its digest. Where every device is in use, the request waits, and the command says where in
+    the queue, and why. It returns when the model answers; the lease stays until `pyrdma-agent stop`. Ctrl-C
+    before that calls the start off.
     """
     import asyncio
 
@@ -41,6 +44,7 @@ def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, pa
 
     async def work() -> tuple[GrantedView, list[str]]:
         notes: list[str] = []
+        waiting: dict[str, PlaceView] = {}
         granted: GrantedView | None = None
         async with AgentClient(paths, change=True) as client:
             with TransferBar(f"warming {model}", quiet=as_json) as bar:
@@ -51,6 +55,10 @@ def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, pa
                             bar.note(text)
                         case ProgressView():
                             bar.show(event)
+                        case WaitingView(at, place):
+                            if waiting.get(at) != place:
+                                waiting[at] = place
+                                bar.note(waiting_line(at, place))
                         case PhaseView():
                             pass  # the timeline is printed as a whole below
                         case AcceptedView():
@@ -97,6 +105,19 @@ def stop(lease: str, *, as_json: bool, paths: Paths) -> None:
         data_json(stopped_document(ended))
     else:
         data(f"lease {ended.id} of {ended.model} has ended: {ended.reason}.")
+
+
+def waiting_line(site: str, place: PlaceView) -> str:
+    """Return one line about a request's place in a donor's queue."""
+    from agent.text import format_duration
+
+    why = f": {place.reasons[0].sentence}" if place.reasons else "."
+    eta = ""
+    if place.eta_s is not None:
+        eta = (
+            f" (in about {format_duration(place.eta_s[0])}, 9 of 10 within {format_duration(place.eta_s[1])})"
+        )
+    return f"waiting at {site}, place {place.position} of {place.waiting}{eta}{why}"
 
 
 def _how(granted: GrantedView) -> str:

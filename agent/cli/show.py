@@ -20,7 +20,7 @@ def status(*, as_json: bool, paths: Paths) -> None:
     from agent.cli.output import data, data_json
     from agent.cli.schema import status_document
     from agent.local.client import AgentClient
-    from agent.text import format_size
+    from agent.text import format_duration, format_size
 
     async def ask() -> StatusView:
         async with AgentClient(paths) as client:
@@ -31,7 +31,7 @@ def status(*, as_json: bool, paths: Paths) -> None:
         data_json(status_document(view))
         return
     cache, spares = view.cache, view.spares
-    up = _duration(view.uptime_s)
+    up = format_duration(view.uptime_s)
     data(f"agent   {view.name} {view.version}, pid {view.pid}, up {up}, {view.leases} leases")
     if cache.up:
         used, budget = format_size(cache.used_bytes), format_size(cache.budget_bytes)
@@ -99,6 +99,7 @@ def leases(*, include_ended: bool, as_json: bool, paths: Paths) -> None:
     from agent.cli.output import data_json, table, talk
     from agent.cli.schema import leases_document
     from agent.local.client import AgentClient
+    from agent.text import format_duration
 
     async def ask() -> tuple[LeaseView, ...]:
         async with AgentClient(paths) as client:
@@ -116,7 +117,7 @@ def leases(*, include_ended: bool, as_json: bool, paths: Paths) -> None:
                 view.id,
                 view.model,
                 view.state,
-                _duration((view.ended_at or now) - view.created_at),
+                format_duration((view.ended_at or now) - view.created_at),
                 f"http://127.0.0.1:{view.port}/v1" if view.port and view.ended_at is None else "-",
                 view.donor or "here",
                 view.borrower or "here",
@@ -163,11 +164,3 @@ def transfers(*, as_json: bool, paths: Paths) -> None:
             for view in views
         ]
         table(("MODEL", "KIND", "STATE", "DONE", "RATE", "LANE", "DETAIL"), rows)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

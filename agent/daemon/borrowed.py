@@ -12,10 +12,11 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from agent.daemon.faces import Broker, Emit, Wish
-from agent.daemon.leases import Leases, view_of
+from agent.daemon.faces import Broker, Emit, LeaseNotice, Wish
+from agent.daemon.leases import Leases, view_of, whose
 from agent.daemon.relay import HOST, Relay
 from agent.errors import PeerNodeError, StateError, StoppingError, UnknownLeaseError
 from agent.gateway.borrowing import Borrowed, Expired, Wait, next_action, renewal_failed, renewed
@@ -44,6 +45,8 @@ class _Open:
 
     clock: Borrowed
     record: LeaseRecord | None
+    account: str
+    who: str
     relay: Relay | None = None
     tending: asyncio.Task[None] | None = None
 
@@ -65,6 +68,7 @@ class BorrowedLeases:
         self._running = running
         self._open: dict[str, _Open] = {}
         self._ending: dict[str, asyncio.Task[str]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     @property
@@ -72,8 +76,18 @@ class BorrowedLeases:
         """How many have not ended, but for those that run here."""
         return sum(lease.record is not None for lease in self._open.values())
 
-    async def run(self, wish: Wish, emit: Emit) -> GrantedView:
+    def whose(self, lease_id: str) -> str | None:
+        """Return the user of this node whose a lease is, or nothing if it is not open here."""
+        lease = self._open.get(lease_id)
+        return None if lease is None else lease.who
+
+    async def run(self, wish: Wish, emit: Emit, who: str = "") -> GrantedView:
         """Borrow a lease and open a port for it; return the port's endpoint and the lease's key.
+
+        Args:
+            wish: what is wanted, under which account.
+            emit: told how far it is.
+            who: whose it is, of this node's people.
 
         Raises:
             Error, FederationError: nobody grants it, or it ended before it answered.
@@ -88,7 +102,7 @@ class BorrowedLeases:
             if isinstance(event, AcceptedView):
                 if accepted:
                     self._begin_end(accepted[-1], "its donor failed; another one was taken", tell=False)
-                record = self._enter(ref, event, asked_s)
+                record = self._enter(ref, event, asked_s, wish.account, who)
                 accepted.append(event.lease_id)
                 if record is not None:
                     writing.append(asyncio.create_task(self._store.put_lease(record)))
@@ -129,14 +143,18 @@ class BorrowedLeases:
         if self._stopping:
             raise StoppingError("the agent is about to end.", fix="start it again with: pyrdma-agent serve")
 
-    def _enter(self, ref: ModelRef, accepted: AcceptedView, asked_s: float) -> LeaseRecord | None:
+    def _enter(
+        self, ref: ModelRef, accepted: AcceptedView, asked_s: float, account: str, who: str
+    ) -> LeaseRecord | None:
         self._refuse_when_stopping()
         lease_id, here = accepted.lease_id, f"{accepted.site}/{accepted.node}" == self._here
         runs_here = self._running is not None and self._running.runs(lease_id)
         if lease_id in self._open or lease_id in self._ending or (runs_here and not here):
             raise PeerNodeError(f"{accepted.site} names a lease that is another one.", fix="try again")
-        record = None if here else _first_record(ref, accepted)  # here it stands as a lease that runs here
-        lease = _Open(Borrowed(lease_id, accepted.site, asked_s, accepted.ttl_s), record)
+        # Here it stands as a lease that runs here.
+        record = None if here else replace(_first_record(ref, accepted), account=account, who=who)
+        clock = Borrowed(lease_id, accepted.site, asked_s, accepted.ttl_s)
+        lease = _Open(clock, record, account, who)
         lease.tending = asyncio.create_task(self._tend(lease), name=f"borrowed-{lease_id}")
         self._open[lease_id] = lease
         return record
@@ -145,7 +163,7 @@ class BorrowedLeases:
         lease_id = granted.lease.id
         lease = self._known(lease_id)
         if lease.record is None and self._running is not None:
-            return await self._running.give_port(granted)
+            return await self._running.give_port(whose(granted, lease.account, lease.who))
         relay = await Relay.open(lambda: self._broker.connect(lease_id))
         if lease_id not in self._open:
             await relay.close()
@@ -173,7 +191,7 @@ class BorrowedLeases:
 
     async def _tend(self, lease: _Open) -> None:
         lease_id = lease.clock.lease_id
-        attending = asyncio.create_task(self._attend(lease_id))
+        attending = asyncio.create_task(self._attend(lease))
         keeping = asyncio.create_task(self._keep_alive(lease))
         try:
             await asyncio.wait((attending, keeping), return_when=asyncio.FIRST_COMPLETED)
@@ -189,15 +207,32 @@ class BorrowedLeases:
             await asyncio.gather(attending, keeping, return_exceptions=True)
         self._begin_end(lease_id, reason, tell=False)
 
-    async def _attend(self, lease_id: str) -> str:
+    async def _attend(self, lease: _Open) -> str:
+        lease_id = lease.clock.lease_id
         while True:
             try:
-                return await self._broker.attend(lease_id)
+                return await self._broker.attend(lease_id, partial(self._heed, lease))
             except UnknownLeaseError:
                 return _UNKNOWN
             except (Error, FederationError) as error:
                 _log.info("lease %s is not attended for a moment: %s", lease_id, error.message)
             await asyncio.sleep(ATTEND_AGAIN_S)
+
+    def _heed(self, lease: _Open, notice: LeaseNotice) -> None:
+        # It answers until then; whoever uses it can see why it will not for longer.
+        lease_id = lease.clock.lease_id
+        _log.warning("lease %s ends in %.0f s: %s", lease_id, notice.left_s, notice.reason)
+        if lease.record is not None and lease_id in self._open:
+            lease.record = replace(lease.record, state="ending", reason=notice.reason)
+            writing = asyncio.create_task(self._write(lease.record))
+            self._writing.add(writing)
+            writing.add_done_callback(self._writing.discard)
+
+    async def _write(self, record: LeaseRecord) -> None:
+        try:
+            await self._store.put_lease(record)
+        except StateError as error:
+            _log.error("lease %s is %s, not so on disk: %s", record.id, record.state, error.message)
 
     async def _keep_alive(self, lease: _Open) -> str:
         lease_id, asked = lease.clock.lease_id, False
@@ -243,11 +278,10 @@ class BorrowedLeases:
         if tell:
             reason = await self._tell_donor(lease_id, reason)
         if lease.record is not None:
-            ended = replace(lease.record, state="ended", ended_at=time.time(), reason=reason, port=None)
-            try:
-                await self._store.put_lease(ended)
-            except StateError as error:
-                _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
+            await asyncio.gather(*self._writing)
+            await self._write(
+                replace(lease.record, state="ended", ended_at=time.time(), reason=reason, port=None)
+            )
         _log.info("the borrowed lease %s has ended: %s", lease_id, reason)
         return reason
 
