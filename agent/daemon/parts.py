@@ -64,6 +64,9 @@ class Cache(Protocol):
     async def drop(self, image_id: ImageId) -> None:
         """Let go of an image's memory."""
 
+    async def lend(self, nbytes: int) -> CacheStatus:
+        """Hold at most this much memory from now on, but for what is in use; return what is held then."""
+
     async def close(self) -> None:
         """End the process."""
 

@@ -122,6 +122,9 @@ class _Server:
             case "drop":
                 service.drop(ImageId.fromhex(message["image"]))
                 return None, []
+            case "lend":
+                status = status_to_json(await service.lend(message["nbytes"]))
+                return None, [sealed_bytes("status", json.dumps(status).encode())]
             case other:
                 raise LocalError(f"the weight cache knows no operation {other!r}.")
 

@@ -194,6 +194,15 @@ class CacheClient:
         """Let go of an image's memory; raises LocalError while something uses it."""
         await self._call({"op": "drop", "image": image_id.hex()})
 
+    async def lend(self, nbytes: int) -> CacheStatus:
+        """Hold at most this much of the budget from now on; return what is held then.
+
+        Idle replicas beyond it go, published ones last, and their memory goes back to the system. What is in
+        use stays; call it again after its end.
+        """
+        _, fds = await self._call({"op": "lend", "nbytes": nbytes})
+        return status_from_json(json.loads(read_bulk(fds[0], MAX_MANIFEST_BYTES)))
+
     async def close(self) -> None:
         """End the process; regions that others map live on until they let go."""
         self._channel.close()

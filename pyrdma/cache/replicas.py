@@ -15,7 +15,8 @@ from pyrdma.memory import ExtentPool, Region
 class Replica:
     """An image, or some of its pieces, in the pool.
 
-    ``kept`` replicas were published here and go only on demand; the others make room when memory is short.
+    ``kept`` replicas were published here and go only on demand, or when their owner wants the memory; the
+    others make room when memory is short.
     ``users`` counts pulls into it and sessions from it, ``pins`` processes that map it.
     """
 
@@ -88,7 +89,7 @@ class Replicas:
             BudgetError: what is in use or kept leaves too little; nothing was let go.
         """
         needed = self._pool.extents_for(nbytes)
-        free = (self._pool.budget_bytes - self._pool.used_bytes) // self._pool.extent_bytes
+        free = (self._pool.lent_bytes - self._pool.used_bytes) // self._pool.extent_bytes
         idle = sorted(
             (replica for replica in self if replica.idle and not replica.kept), key=lambda one: one.used_at
         )
@@ -100,6 +101,18 @@ class Replicas:
             free += len(replica.region.extents)
             self.remove(replica)
         return self._pool.allocate(nbytes)
+
+    def lend(self, nbytes: int) -> None:
+        """Hold at most this much from now on; idle replicas go until they fit, published ones last.
+
+        What is in use stays, and goes with the next call after its end.
+        """
+        idle = sorted((one for one in self if one.idle), key=lambda one: (one.kept, one.used_at))
+        for replica in idle:
+            if self._pool.used_bytes <= nbytes:
+                break
+            self.remove(replica)
+        self._pool.lend(nbytes)
 
     def add(self, replica: Replica) -> Replica:
         """Enter a replica."""

@@ -14,7 +14,7 @@ from pyrdma.cache.filling import Filling
 from pyrdma.cache.messages import CacheStatus, ReplicaStatus, WorkerStatus
 from pyrdma.cache.reading import read_folder
 from pyrdma.cache.replicas import Replica, Replicas
-from pyrdma.errors import LaneError, LocalError
+from pyrdma.errors import BudgetError, LaneError, LocalError
 from pyrdma.image import ImageId, Manifest, scan_folder
 from pyrdma.limits import MAX_MESSAGE_BYTES
 from pyrdma.memory import ExtentPool, sealed_bytes
@@ -43,6 +43,7 @@ class CacheService:
         self._lane: UcxTransport | None = None
         self._lane_lock = asyncio.Lock()
         self._pull_lock = asyncio.Lock()
+        self._pull_run: asyncio.Future[PullReport] | None = None
         self._sessions: dict[int, Replica] = {}
         self._pins: dict[socket.socket, Replica] = {}
 
@@ -155,6 +156,7 @@ class CacheService:
 
         Raises:
             LaneError: the lane worker that the sources were opened for is gone; they are to be opened again.
+            BudgetError: there is no room, or its owner took the memory back.
         """
         lane = self._lane
         async with self._pull_lock:
@@ -176,8 +178,17 @@ class CacheService:
                     threads=self._proving,
                     on_proven=filling.add,
                 )
-                return await pull.run(sources, report)
+                self._pull_run = asyncio.ensure_future(pull.run(sources, report))
+                return await self._pull_run
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # by who asked for it
+                raise BudgetError(
+                    "the owner of this node took its memory back during the pull.", fix="try another node"
+                ) from error
             finally:
+                self._pull_run = None
                 replica.filling = None
                 replica.users -= 1
                 await filling.end(whole=replica.complete)
@@ -218,6 +229,21 @@ class CacheService:
         if replica is None:
             raise LocalError(f"image {image_id.hex()[:12]} is not in this node's memory.")
         self._replicas.remove(replica)
+
+    async def lend(self, nbytes: int) -> CacheStatus:
+        """Hold at most this much memory from now on, but for what is mapped; return what is held then.
+
+        Peers that read from an image beyond it have to go on elsewhere, and a pull into one ends; what that
+        frees goes with the next call.
+        """
+        self._replicas.lend(nbytes)
+        if self._pool.used_bytes > nbytes:
+            if self._pull_run is not None:
+                self._pull_run.cancel()
+            for session in [one for one, replica in self._sessions.items() if not replica.pins]:
+                await self.close_source(session)
+            self._replicas.lend(nbytes)
+        return self.status()
 
     async def close(self) -> None:
         """End the lane worker."""

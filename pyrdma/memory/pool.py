@@ -76,7 +76,7 @@ class ExtentPool:
 
     def __init__(self, budget_bytes: int, extent_bytes: int | None = None) -> None:
         self.extent_bytes = extent_bytes_for(budget_bytes) if extent_bytes is None else extent_bytes
-        self._most = budget_bytes // self.extent_bytes
+        self._most = self._lent = budget_bytes // self.extent_bytes
         self._free: list[Extent] = []
         self._made = 0
         self._faulted_bytes = 0
@@ -86,6 +86,11 @@ class ExtentPool:
     def budget_bytes(self) -> int:
         """The budget in whole extents."""
         return self._most * self.extent_bytes
+
+    @property
+    def lent_bytes(self) -> int:
+        """How much of the budget may be held at the moment, in whole extents."""
+        return self._lent * self.extent_bytes
 
     @property
     def used_bytes(self) -> int:
@@ -110,11 +115,11 @@ class ExtentPool:
         """
         wanted = self.extents_for(nbytes)
         with self._lock:
-            available = len(self._free) + self._most - self._made
+            available = max(0, self._lent - self._made + len(self._free))
             if wanted > available:
                 raise BudgetError(
                     f"an image of {nbytes / MIB:,.0f} MiB does not fit:"
-                    f" {available * self.extent_bytes / MIB:,.0f} of {self.budget_bytes / MIB:,.0f} MiB"
+                    f" {available * self.extent_bytes / MIB:,.0f} of {self.lent_bytes / MIB:,.0f} MiB"
                     " donated memory are free on this node.",
                     fix="start the agent with a larger --memory, or end leases of other models",
                 )
@@ -148,23 +153,38 @@ class ExtentPool:
         with self._lock:
             extent = next((one for one in self._free if one.faulted_bytes < self.extent_bytes), None)
             if extent is None:
-                if self._made >= self._most:
+                if self._made >= self._lent:
                     return False
                 extent = self._make()
                 self._free.append(extent)
         self._fault(extent)
         return True
 
+    def lend(self, nbytes: int) -> None:
+        """Hold at most this much of the budget from now on; free extents beyond it go back to the system.
+
+        What is in regions stays until it is released; ``lend`` again then. Memory that is lent again later is
+        touched by the images that need it.
+        """
+        with self._lock:
+            self._lent = min(self._most, max(0, nbytes) // self.extent_bytes)
+            beyond = min(len(self._free), max(0, self._made - self._lent))
+            self._unmake([self._free.pop() for _ in range(beyond)])
+
     def close(self) -> None:
         """Unmap and close every free extent; call it when no region is out."""
         with self._lock:
-            for extent in self._free:
-                with extent.faulting:
-                    extent.faulted_bytes = self.extent_bytes  # nothing to touch any more
-                    extent.mapping.close()
-                os.close(extent.fd)
-            self._made -= len(self._free)
+            self._unmake(self._free)
             self._free.clear()
+
+    def _unmake(self, extents: list[Extent]) -> None:
+        for extent in extents:
+            with extent.faulting:
+                self._faulted_bytes -= extent.faulted_bytes
+                extent.faulted_bytes = self.extent_bytes  # nothing to touch any more
+                extent.mapping.close()
+            os.close(extent.fd)
+        self._made -= len(extents)
 
     def _make(self) -> Extent:
         fd = memfd.create("extent", self.extent_bytes)

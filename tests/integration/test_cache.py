@@ -225,6 +225,29 @@ def test_pre_faulting_and_a_first_image_go_together(loop_runner: asyncio.Runner,
     loop_runner.run(run())
 
 
+def test_an_owner_gets_the_memory_back_but_for_what_is_mapped(
+    caches: Any, loop_runner: asyncio.Runner, wait_until: Any
+) -> None:
+    """What nobody maps goes at once, the rest after its end; the image comes back when memory is lent again."""
+
+    async def run() -> None:
+        cache, manifest = await caches.source("a")
+        budget = (await cache.status()).budget_bytes
+        attachment = await attached(cache, manifest)
+        held = await cache.lend(0)
+        assert [one.image_id for one in held.replicas] == [manifest.image_id]
+        attachment.close()
+        await unpinned(cache, wait_until)
+        held = await cache.lend(0)
+        assert (held.replicas, held.used_bytes, held.faulted_bytes) == ((), 0, 0)
+        with pytest.raises(BudgetError):
+            await cache.publish(caches.model, lambda _: None)
+        await cache.lend(budget)
+        assert await cache.publish(caches.model, lambda _: None) == manifest
+
+    loop_runner.run(run())
+
+
 def test_what_is_not_here_is_a_sentence(caches: Any, loop_runner: asyncio.Runner, tmp_path: Path) -> None:
     """Unknown images and folders that are no model, from every call; the cache answers afterwards."""
 

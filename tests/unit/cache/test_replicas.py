@@ -81,3 +81,23 @@ def test_only_a_whole_replica_is_given_out(pool: ExtentPool) -> None:
         replicas.whole(ImageId(b"x" * 32))
     part.proven.add(0)
     assert replicas.whole(part.manifest.image_id) is part
+
+
+def test_what_nobody_uses_goes_when_the_owner_wants_the_memory(pool: ExtentPool) -> None:
+    """Published images last, and only as many as needed; what is in use stays until its end."""
+    replicas = Replicas(pool)
+    enter(replicas, "kept", kept=True)
+    pinned = enter(replicas, "pinned")
+    pinned.pins = 1
+    enter(replicas, "idle")
+    replicas.lend(2 * PIECE_BYTES)
+    assert names(replicas) == ["kept", "pinned"]
+    replicas.lend(0)
+    assert names(replicas) == ["pinned"]
+    with pytest.raises(BudgetError):
+        replicas.make_room(PIECE_BYTES)
+    pinned.pins = 0
+    replicas.lend(0)
+    assert names(replicas) == []
+    replicas.lend(4 * PIECE_BYTES)
+    enter(replicas, "again", extents=4)

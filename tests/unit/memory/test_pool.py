@@ -150,3 +150,28 @@ def test_a_region_outlives_the_process_that_made_it() -> None:
         os.close(fd)
     mapping.close()
     channel.close()
+
+
+def test_memory_that_is_lent_no_more_goes_back_to_the_system() -> None:
+    """Free extents go at once, those in regions with the next call; nothing more than is lent is made."""
+    pool = ExtentPool(4 * PIECE_BYTES, PIECE_BYTES)
+    held, free = pool.allocate(PIECE_BYTES), pool.allocate(2 * PIECE_BYTES)
+    pool.fault_in(held)
+    pool.fault_in(free)
+    fds = free.fds
+    pool.release(free)
+    pool.lend(0)
+    assert (pool.lent_bytes, pool.used_bytes, pool.faulted_bytes) == (0, PIECE_BYTES, PIECE_BYTES)
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert not pool.fault_in_one()
+    with pytest.raises(BudgetError, match="0 of 0 MiB"):
+        pool.allocate(1)
+    pool.release(held)
+    pool.lend(0)
+    assert (pool.used_bytes, pool.faulted_bytes) == (0, 0)
+    pool.lend(99 * PIECE_BYTES)
+    assert pool.lent_bytes == pool.budget_bytes == 4 * PIECE_BYTES
+    pool.release(pool.allocate(4 * PIECE_BYTES))
+    pool.close()
