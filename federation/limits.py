@@ -62,11 +62,14 @@ MAX_IMAGE_BYTES: Final = 1 << 42
 # --- the registry: what the signers of policies may publish -------------------------------------------------
 MAX_POLICY_FILE_BYTES: Final = 256 << 10
 """One version of a consortium's policy as YAML: 10,000 accounts at about 25 bytes each. Every gateway parses it."""
-MAX_POLICY_VERSIONS: Final = 1024
-"""Versions that the signed list names, the past ones among them: one a week for 20 years."""
+MAX_POLICY_VERSIONS: Final = 256
+"""Versions that the signed list names. The past ones stay, since old receipts are priced by them: one a month for
+21 years."""
+MAX_POLICIES_BYTES: Final = 16 << 20
+"""All versions together: every gateway keeps them."""
 MAX_PENDING_POLICIES: Final = 4
 """Versions that are published and not in force yet; each is fetched and parsed by everybody."""
-MAX_POLICY_LIST_BYTES: Final = 512 << 10
+MAX_POLICY_LIST_BYTES: Final = 256 << 10
 """The signed list of MAX_POLICY_VERSIONS versions, at about 300 bytes each, with its signatures."""
 MAX_AUDITORS: Final = 16
 """Auditors whose resolutions of disputes count; each signed resolution is tried against all of their keys."""
@@ -137,6 +140,32 @@ MAX_REGISTRY_SOURCES: Final = 8
 """Places of the registry that an invite names; each is dialled, one after the other."""
 MAX_SOURCE_CHARS: Final = 512
 """One such place, a URL or a folder."""
+
+# --- policy files -----------------------------------------------------------------------------------------
+MAX_POLICY_BYTES: Final = 512 << 10
+"""One policy file; an account takes about 80 bytes. Every agent parses what signers, or a mirror, hand out."""
+MAX_POLICY_DEPTH: Final = 16
+"""Levels of one file, where accounts take nine; without it ``[[[[`` takes minutes to refuse."""
+MAX_POLICY_NODES: Final = 60_000
+"""Scalars, lists and mappings of one file: about a second and a half of parsing."""
+MAX_POLICY_SCALAR_CHARS: Final = 1000
+"""One text in a file; sentences are shown to people, names are compared."""
+MAX_POLICY_PROBLEMS: Final = 100
+"""Problems reported of one file; a file with more is not a policy that somebody wrote."""
+MAX_ACCOUNTS: Final = 5000
+"""Accounts that one file names; each decision walks siblings. Open accounts need no entry."""
+MAX_CLASSES: Final = 16
+"""Classes of accounts: their reserves share half of a donor's devices."""
+MAX_RULES: Final = 256
+"""Rules of one section: each is tried for each request."""
+MAX_POLICY_NAMES: Final = 64
+"""Purposes, classes of devices, or entries of one list in a rule; tried for each request as well."""
+MAX_POLICY_TESTS: Final = 1000
+"""Tests of one file; a gateway runs them before it takes the file."""
+MAX_WEIGHT: Final = 1_000_000
+"""Weights are multiplied by usage in integers: no product may grow without bound."""
+MAX_POLICY_DURATION_S: Final = 366 * 86400
+"""The longest time in a policy; a longer one is a unit mistake."""
 
 # --- the ledger -------------------------------------------------------------------------------------------
 MAX_RECEIPT_BYTES: Final = 2048
