@@ -74,6 +74,8 @@ LEASE_ID_CHARS: Final = 16
 """Hexadecimal digits of a lease's id: 64 bits, so that nobody finds two requests with one id by chance."""
 PLACE_TTL_S: Final = 60.0
 """A place in the queue that was not asked for again is given up: three questions may be lost."""
+MAX_LEASES_PER_USER: Final = 16
+"""Leases of one person on one node; without it one of many users takes all that the node may have."""
 MAX_DURATION_S: Final = 365 * 86400
 """The longest time that a borrower may ask a lease for; policies allow far less."""
 MAX_SIGNATURE_BYTES: Final = 64
@@ -146,8 +148,16 @@ OFFER_TTL_S: Final = 30.0
 """How long a device waits for its borrower's answer; without it one that only asks blocks every device."""
 LEASE_ID_CHARS: Final = 16
 """Hexadecimal digits of a lease's id: 64 bits, so that nobody finds two requests with one id by chance."""
-PLACE_TTL_S: Final = 60.0
-"""A request that was not asked for again for this long has left the queue: two long polls may be lost."""
+PLACE_TOUCH_S: Final = 5.0
+"""Questions for a place that come closer than this count as one; without it a flood of them fills memory."""
+MAX_CLAIMED_WAIT_S: Final = 3600
+"""What a borrower may say that its request has waited elsewhere; without it everybody has waited for days."""
+MAX_LINE_LOOKS: Final = 256
+"""Requests that are tried on free devices after one event, in their order: it bounds what an event costs."""
+MAX_VICTIM_LOOKS: Final = 4
+"""Requests at the head of the line for which other guests may have to make room, tried after one event."""
+MAX_DURATIONS_KEPT: Final = 256
+"""How long the last leases took; estimates of waiting times come from them."""
 MAX_QUEUE: Final = 10_000
 """Requests in one donor's queue; each costs memory, and a look when its account is ranked."""
 KILL_SLACK_S: Final = 10.0
