@@ -228,7 +228,7 @@ def test_pre_faulting_and_a_first_image_go_together(loop_runner: asyncio.Runner,
 def test_an_owner_gets_the_memory_back_but_for_what_is_mapped(
     caches: Any, loop_runner: asyncio.Runner, wait_until: Any
 ) -> None:
-    """What nobody maps goes at once, the rest after its end; the image comes back when memory is lent again."""
+    """What nobody maps goes at once, the rest after its end; more memory takes the image again."""
 
     async def run() -> None:
         cache, manifest = await caches.source("a")
