@@ -79,6 +79,7 @@ TABLE: Final[Mapping[type[Error | FederationError], Row]] = {
     federation_errors.FederationError: Row("INTERNAL", ExitCode.FAILED, "this node"),
     federation_errors.FederationInputError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
     federation_errors.InviteError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
+    federation_errors.PolicyFileError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
     federation_errors.IdentityError: Row("PERMISSION_DENIED", ExitCode.FAILED, "the other side"),
     federation_errors.EnrolmentError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "the other side"),
     federation_errors.InviteUsedError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "your input"),

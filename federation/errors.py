@@ -5,6 +5,7 @@
     FederationError
     +-- FederationInputError     the caller's name, file or argument
     |   +-- InviteError              an invite that is none, or not for this
+    |   +-- PolicyFileError          a policy file or an overlay with problems, each with its place
     +-- IdentityError            a peer is not who it says, or may not speak here
     +-- EnrolmentError           a join that the site refuses, by its state
     |   +-- InviteUsedError          the invite was used
@@ -56,6 +57,12 @@ class InviteError(FederationInputError):
     """A text that is no invite, or one that cannot be used here."""
 
     code = "invite"
+
+
+class PolicyFileError(FederationInputError):
+    """A policy file or a donor's overlay cannot be taken; ``federation.policy.problems`` has the places."""
+
+    code = "policy-file"
 
 
 class IdentityError(FederationError):
