@@ -70,6 +70,7 @@ TABLE: Final[Mapping[type[Error | FederationError], Row]] = {
     agent_errors.StateError: Row("INTERNAL", ExitCode.FAILED, "this node"),
     agent_errors.SocketInUseError: Row("ALREADY_EXISTS", ExitCode.FAILED, "this node"),
     agent_errors.RunnerError: Row("INTERNAL", ExitCode.FAILED, "this node"),
+    agent_errors.OwnedError: Row("UNAVAILABLE", ExitCode.FAILED, "this node"),
     agent_errors.BusyError: Row("RESOURCE_EXHAUSTED", ExitCode.FAILED, "this node"),
     agent_errors.StoppingError: Row("UNAVAILABLE", ExitCode.FAILED, "this node"),
     agent_errors.PeerNodeError: Row("UNAVAILABLE", ExitCode.FAILED, "the other side"),

@@ -19,6 +19,7 @@
     |   +-- StateError             the state file cannot be read, written or trusted
     |   +-- SocketInUseError       another agent runs on these directories
     |   +-- RunnerError            a runner cannot start, failed or died
+    |   +-- OwnedError             a device whose owner has it, or takes it back
     |   +-- BusyError              a bound of limits.py is reached
     |   +-- StoppingError          the agent is about to end
     +-- PeerNodeError          another node's agent cannot be reached or answered badly
@@ -141,6 +142,12 @@ class RunnerError(NodeError):
     """A runner cannot start, failed or died."""
 
     code = "runner"
+
+
+class OwnedError(NodeError):
+    """The device's owner has it, or takes it back."""
+
+    code = "owned"
 
 
 class BusyError(NodeError):

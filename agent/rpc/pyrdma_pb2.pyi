@@ -639,7 +639,7 @@ class ListDevicesResponse(_message.Message):
     def __init__(self, devices: _Optional[_Iterable[_Union[NodeDevice, _Mapping]]] = ...) -> None: ...
 
 class NodeDevice(_message.Message):
-    __slots__ = ("id", "kind", "device_class", "memory_bytes", "state", "wanted", "left_s", "guests", "draining", "only_idle", "hours", "headroom_bytes", "doubt", "last_reclaim_s")
+    __slots__ = ("id", "kind", "device_class", "memory_bytes", "state", "wanted", "left_s", "guests", "draining", "only_idle", "hours", "headroom_bytes", "doubt", "last_reclaim_s", "donated")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
@@ -654,6 +654,7 @@ class NodeDevice(_message.Message):
     HEADROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
     DOUBT_FIELD_NUMBER: _ClassVar[int]
     LAST_RECLAIM_S_FIELD_NUMBER: _ClassVar[int]
+    DONATED_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     device_class: str
@@ -668,7 +669,8 @@ class NodeDevice(_message.Message):
     headroom_bytes: int
     doubt: str
     last_reclaim_s: float
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., device_class: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., state: _Optional[str] = ..., wanted: _Optional[_Iterable[str]] = ..., left_s: _Optional[float] = ..., guests: _Optional[_Iterable[_Union[Guest, _Mapping]]] = ..., draining: _Optional[bool] = ..., only_idle: _Optional[bool] = ..., hours: _Optional[_Iterable[str]] = ..., headroom_bytes: _Optional[int] = ..., doubt: _Optional[str] = ..., last_reclaim_s: _Optional[float] = ...) -> None: ...
+    donated: bool
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., device_class: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., state: _Optional[str] = ..., wanted: _Optional[_Iterable[str]] = ..., left_s: _Optional[float] = ..., guests: _Optional[_Iterable[_Union[Guest, _Mapping]]] = ..., draining: _Optional[bool] = ..., only_idle: _Optional[bool] = ..., hours: _Optional[_Iterable[str]] = ..., headroom_bytes: _Optional[int] = ..., doubt: _Optional[str] = ..., last_reclaim_s: _Optional[float] = ..., donated: _Optional[bool] = ...) -> None: ...
 
 class Guest(_message.Message):
     __slots__ = ("lease_id", "model", "borrower", "held_s", "grace_s")

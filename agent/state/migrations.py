@@ -115,7 +115,23 @@ def _people(db: Database) -> None:
     db.table("tokens").create_index(["name"], unique=True)
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites, _people)
+def _devices(db: Database) -> None:
+    # How the owner of this node lends each of its devices.
+    db.table("devices").create(
+        {
+            "id": str,
+            "will": str,
+            "draining": int,
+            "only_idle": int,
+            "hours": str,
+            "headroom_bytes": int,
+        },
+        pk="id",
+        not_null={"will", "draining", "only_idle", "hours", "headroom_bytes"},
+    )
+
+
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites, _people, _devices)
 
 
 def migrate(db: Database, path: str) -> None:
