@@ -39,7 +39,7 @@ MAX_GATEWAYS: Final = 4
 MAX_KEY_PEM_CHARS: Final = 1024
 """One Ed25519 key in PEM has 120 characters; every member parses it."""
 MAX_FORMER_RECEIPTS_KEYS: Final = 8
-"""Keys that a site signed receipts with before the present one; each receipt may be tried against all of them."""
+"""Keys that a site signed receipts with before the present one; a receipt may be tried against all of them."""
 MAX_UNIX_TIME_S: Final = 1 << 40
 """A moment that anybody means; SQLite and datetime keep no endless ones."""
 MAX_REGION_CHARS: Final = 64
@@ -60,13 +60,11 @@ MAX_IMAGE_BYTES: Final = 1 << 42
 """An image has at most 2^18 pieces of 16 MiB; a larger figure would only confuse those who plan by it."""
 
 # --- the registry: what the signers of policies may publish -------------------------------------------------
-MAX_POLICY_FILE_BYTES: Final = 256 << 10
-"""One version of a consortium's policy as YAML: 10,000 accounts at about 25 bytes each. Every gateway parses it."""
 MAX_POLICY_VERSIONS: Final = 256
-"""Versions that the signed list names. The past ones stay, since old receipts are priced by them: one a month for
-21 years."""
+"""Versions that the signed list names. The past ones stay, since old receipts are priced by them: one a month
+for 21 years."""
 MAX_POLICIES_BYTES: Final = 16 << 20
-"""All versions together: every gateway keeps them."""
+"""All versions of the policy together: every gateway keeps them."""
 MAX_PENDING_POLICIES: Final = 4
 """Versions that are published and not in force yet; each is fetched and parsed by everybody."""
 MAX_POLICY_LIST_BYTES: Final = 256 << 10
