@@ -76,10 +76,14 @@ PLACE_TTL_S: Final = 60.0
 """A place in the queue that was not asked for again is given up: three questions may be lost."""
 MAX_LEASES_PER_USER: Final = 16
 """Leases of one person on one node; without it one of many users takes all that the node may have."""
+MAX_USAGE_ACCOUNTS: Final = 256
+"""Accounts whose use one call asks for; each is a look into the books and a few lines in the answer."""
 MAX_DURATION_S: Final = 365 * 86400
 """The longest time that a borrower may ask a lease for; policies allow far less."""
 MAX_SIGNATURE_BYTES: Final = 64
 """An Ed25519 signature."""
+MAX_HISTORY_ROWS: Final = 200_000
+"""Waits, and reclaims, that a gateway keeps for a week; a clock that jumps must not let them grow for ever."""
 MAX_REASONS: Final = 16
 """Reasons why a request waits in one answer; there are eleven kinds."""
 WIDEN_S: Final = 300.0
