@@ -470,6 +470,118 @@ class DeviceState(_message.Message):
     borrower: str
     def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., state: _Optional[str] = ..., lease: _Optional[str] = ..., borrower: _Optional[str] = ...) -> None: ...
 
+class GetQueueRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class QueueState(_message.Message):
+    __slots__ = ("site", "consortium", "policy_version", "policy_digest", "books_age_s", "stale", "requests", "devices", "waits", "reserved_waits", "reclaims", "reclaim_p50_s", "reclaim_longest_s", "shares", "terms")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    CONSORTIUM_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BOOKS_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_WAITS_FIELD_NUMBER: _ClassVar[int]
+    RECLAIMS_FIELD_NUMBER: _ClassVar[int]
+    RECLAIM_P50_S_FIELD_NUMBER: _ClassVar[int]
+    RECLAIM_LONGEST_S_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    consortium: str
+    policy_version: int
+    policy_digest: str
+    books_age_s: float
+    stale: bool
+    requests: _containers.RepeatedCompositeFieldContainer[WaitingRequest]
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceCount]
+    waits: _containers.RepeatedCompositeFieldContainer[WaitCell]
+    reserved_waits: _containers.RepeatedCompositeFieldContainer[WaitCell]
+    reclaims: int
+    reclaim_p50_s: float
+    reclaim_longest_s: float
+    shares: _containers.RepeatedCompositeFieldContainer[ShareState]
+    terms: LendingTerms
+    def __init__(self, site: _Optional[str] = ..., consortium: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_digest: _Optional[str] = ..., books_age_s: _Optional[float] = ..., stale: _Optional[bool] = ..., requests: _Optional[_Iterable[_Union[WaitingRequest, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceCount, _Mapping]]] = ..., waits: _Optional[_Iterable[_Union[WaitCell, _Mapping]]] = ..., reserved_waits: _Optional[_Iterable[_Union[WaitCell, _Mapping]]] = ..., reclaims: _Optional[int] = ..., reclaim_p50_s: _Optional[float] = ..., reclaim_longest_s: _Optional[float] = ..., shares: _Optional[_Iterable[_Union[ShareState, _Mapping]]] = ..., terms: _Optional[_Union[LendingTerms, _Mapping]] = ...) -> None: ...
+
+class WaitingRequest(_message.Message):
+    __slots__ = ("request_id", "borrower", "account", "purpose", "model", "devices", "instant", "waited_s", "place")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    INSTANT_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    borrower: str
+    account: str
+    purpose: str
+    model: str
+    devices: int
+    instant: bool
+    waited_s: float
+    place: QueuePlace
+    def __init__(self, request_id: _Optional[str] = ..., borrower: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., model: _Optional[str] = ..., devices: _Optional[int] = ..., instant: _Optional[bool] = ..., waited_s: _Optional[float] = ..., place: _Optional[_Union[QueuePlace, _Mapping]] = ...) -> None: ...
+
+class DeviceCount(_message.Message):
+    __slots__ = ("device_class", "lent", "used", "owned")
+    DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    LENT_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    OWNED_FIELD_NUMBER: _ClassVar[int]
+    device_class: str
+    lent: int
+    used: int
+    owned: int
+    def __init__(self, device_class: _Optional[str] = ..., lent: _Optional[int] = ..., used: _Optional[int] = ..., owned: _Optional[int] = ...) -> None: ...
+
+class WaitCell(_message.Message):
+    __slots__ = ("group", "device_class", "requests", "p50_s", "p90_s")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    P50_S_FIELD_NUMBER: _ClassVar[int]
+    P90_S_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    device_class: str
+    requests: int
+    p50_s: float
+    p90_s: float
+    def __init__(self, group: _Optional[str] = ..., device_class: _Optional[str] = ..., requests: _Optional[int] = ..., p50_s: _Optional[float] = ..., p90_s: _Optional[float] = ...) -> None: ...
+
+class ShareState(_message.Message):
+    __slots__ = ("institution", "due_permille", "delivered_permille")
+    INSTITUTION_FIELD_NUMBER: _ClassVar[int]
+    DUE_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    institution: str
+    due_permille: int
+    delivered_permille: int
+    def __init__(self, institution: _Optional[str] = ..., due_permille: _Optional[int] = ..., delivered_permille: _Optional[int] = ...) -> None: ...
+
+class LendingTerms(_message.Message):
+    __slots__ = ("grace_s", "instant_grace_s", "min_runtime_s", "max_duration_s", "to", "hours")
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    INSTANT_GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    MIN_RUNTIME_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    grace_s: float
+    instant_grace_s: float
+    min_runtime_s: float
+    max_duration_s: float
+    to: _containers.RepeatedScalarFieldContainer[str]
+    hours: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, grace_s: _Optional[float] = ..., instant_grace_s: _Optional[float] = ..., min_runtime_s: _Optional[float] = ..., max_duration_s: _Optional[float] = ..., to: _Optional[_Iterable[str]] = ..., hours: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class CreateInviteRequest(_message.Message):
     __slots__ = ("node", "lifetime_s", "cidr")
     NODE_FIELD_NUMBER: _ClassVar[int]

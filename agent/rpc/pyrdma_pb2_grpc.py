@@ -61,6 +61,11 @@ class OperatorStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
                 _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/pyrdma.v1.Operator/GetQueue',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.QueueState.FromString,
+                _registered_method=True)
         self.Publish = channel.unary_stream(
                 '/pyrdma.v1.Operator/Publish',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.PublishRequest.SerializeToString,
@@ -163,6 +168,12 @@ class OperatorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFederation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueue(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,6 +294,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.GetFederation,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetQueueRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.QueueState.SerializeToString,
             ),
             'Publish': grpc.unary_stream_rpc_method_handler(
                     servicer.Publish,
@@ -492,6 +508,33 @@ class Operator:
             '/pyrdma.v1.Operator/GetFederation',
             agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Operator/GetQueue',
+            agent_dot_rpc_dot_pyrdma__pb2.GetQueueRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.QueueState.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1434,6 +1477,11 @@ class NodeStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
                 _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/pyrdma.v1.Node/GetQueue',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.QueueState.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/pyrdma.v1.Node/GetUsage',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.GetUsageRequest.SerializeToString,
@@ -1531,6 +1579,12 @@ class NodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFederation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueue(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1634,6 +1688,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.GetFederation,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.Federation.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.GetQueueRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.QueueState.SerializeToString,
             ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsage,
@@ -1899,6 +1958,33 @@ class Node:
             '/pyrdma.v1.Node/GetFederation',
             agent_dot_rpc_dot_pyrdma__pb2.GetFederationRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.Federation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/GetQueue',
+            agent_dot_rpc_dot_pyrdma__pb2.GetQueueRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.QueueState.FromString,
             options,
             channel_credentials,
             insecure,
