@@ -178,7 +178,7 @@ def _ledger(db: Database) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites, _people, _devices, _history)
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites, _people, _devices, _history, _ledger)
 
 
 def migrate(db: Database, path: str) -> None:
