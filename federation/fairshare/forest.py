@@ -12,9 +12,8 @@ A forest never changes; what an event does not touch is shared by the forests be
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Generic, TypeVar
 
 from federation.fairshare.accounts import nodes_of, parent_of
@@ -26,7 +25,6 @@ from federation.fairshare.standing import Standing
 T = TypeVar("T")
 _Place = tuple[int, int, bytes, str]
 """Rank, age and lot of the request that is next, the node itself."""
-_asked = attrgetter("asked_at_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +40,34 @@ class Forest(Generic[T]):
     places: Mapping[str, _Place] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, line: Line[T], accounts: Iterator[str], standing: Standing, own: Charges) -> Forest[T]:
-        """Return the forest of some accounts of a line."""
+    def of(
+        cls,
+        line: Line[T],
+        accounts: Iterable[str],
+        standing: Standing,
+        own: Charges,
+        *,
+        seats: Mapping[str, _Place] | None = None,
+    ) -> Forest[T]:
+        """Return the forest of some accounts of a line; ``seats`` are places of theirs that are known."""
         below: dict[str, list[_Place]] = {}
         places: dict[str, _Place] = {}
         by_depth: list[set[str]] = [set(), set(), set()]
         for account in accounts:
             *above, seat = nodes_of(account)
-            places[seat] = _seat_place(seat, line, standing, own)
-            below.setdefault(account, []).append(places[seat])
-            for depth, node in enumerate(above):
-                by_depth[depth].add(node)
+            place = seats[seat] if seats is not None else _seat_place(seat, line, standing, own)
+            places[seat] = place
+            below.setdefault(account, []).append(place)
+            for nodes, node in zip(by_depth, above, strict=False):
+                nodes.add(node)
         for nodes in reversed(by_depth):
             for node in nodes:
                 inside = below[node]
                 if len(inside) > 1:
                     inside.sort()
-                places[node] = _place(node, inside, standing, own)
-                below.setdefault(parent_of(node), []).append(places[node])
+                place = _place(node, inside, standing, own)
+                places[node] = place
+                below.setdefault(parent_of(node), []).append(place)
         if "" in below:
             below[""].sort()
         return cls(below, places)

@@ -1,6 +1,7 @@
 """In which order the requests of a line are served at a donor: FAIRNESS' order, kept up to date by events.
 
-1. Requests of accounts in a class that has fewer devices here than its reserve: the class that lacks most
+1. Requests of accounts that draw on the reserve of a class which has fewer devices here than its reserve:
+the class that lacks most
    first, then by the class's name; inside a class as in 2, among its accounts alone.
 2. Fair Tree: siblings with an active request by ``LF = share / usage``, depth first.
 3. Ties: the older request, then SHA-256 of the epoch and the request's name.
@@ -25,6 +26,7 @@ from federation.fairshare.charging import Charges
 from federation.fairshare.forest import Forest
 from federation.fairshare.line import Line, Waiting
 from federation.fairshare.rank import used_permille
+from federation.fairshare.reserve import reserve_class
 from federation.fairshare.standing import Standing
 
 T = TypeVar("T")
@@ -56,16 +58,14 @@ class Order(Generic[T]):
         }
         if members:
             for account in line.accounts:
-                for name in standing.classes(account):
-                    if name in members:
-                        members[name].append(account)
-        return cls(
-            line,
-            standing,
-            charges,
-            Forest.of(line, iter(line.accounts), standing, charges),
-            {name: Forest.of(line, iter(of), standing, charges) for name, of in members.items()},
-        )
+                name = reserve_class(standing.policy, standing.classes(account))
+                if name is not None:
+                    members[name].append(account)
+        forest = Forest.of(line, line.accounts, standing, charges)
+        by_class = {
+            name: Forest.of(line, of, standing, charges, seats=forest.places) for name, of in members.items()
+        }
+        return cls(line, standing, charges, forest, by_class)
 
     def under(self, standing: Standing) -> Order[T]:
         """Return the order under another standing, made anew."""
@@ -138,11 +138,12 @@ class Order(Generic[T]):
         return sorted(found, key=lambda name: (-deficits[name], name))
 
     def _after(self, account: str, line: Line[T], own: Charges) -> Order[T]:
-        classes = self.standing.classes(account)
+        drawing_on = reserve_class(self.standing.policy, self.standing.classes(account))
+        nobody: Line[T] = Line()
         by_class = {}
         for name, forest in self._by_class.items():
             # Charges to an account outside the class move those above it, which the class may share.
-            its_line = line if name in classes else Line[T]()
+            its_line = line if name == drawing_on else nobody
             by_class[name] = forest.after(account, its_line, self.standing, own)
         forest = self._forest.after(account, line, self.standing, own)
         return Order(line, self.standing, own, forest, by_class)

@@ -132,11 +132,14 @@ def standing_of(
     """Return how accounts stand.
 
     Args:
-        policy: in force. epoch: now. usage: of all known receipts, as charged. open_leases: of other
-        donors, as known. donated: devices of the federation by class. oldest_head_age_s: age of the books.
+        policy: in force.
+        epoch: now.
+        usage: of all known receipts, as charged.
+        open_leases: of other donors, as known.
+        donated: devices of the federation by class.
+        oldest_head_age_s: age of the books.
         last_split: what ``freeze`` returned when the books were last fresh; ``None``: they never were, and
-        the
-            policy's weights rule.
+            the policy's weights rule.
         local: the part of ``usage`` on this donor's own devices; looked at while the books are too old.
         ledger_digest: names the ledger's state.
     """
