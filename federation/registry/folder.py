@@ -2,8 +2,8 @@
 
 Metadata lies in ``metadata/VERSION.ROLE.json``, the newest timestamp in ``metadata/timestamp.json``, a site's
 document in ``targets/sites/SITE/SHA256.site.json``, a policy in ``targets/policy/SHA256.N.yaml``. Files with
-a version or a digest in their name never change. The folder may lie on a web server that somebody else runs, so
-nothing is signed on top of what is not verified.
+a version or a digest in their name never change. The folder may lie on a web server that somebody else runs,
+so nothing is signed on top of what is not verified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, cast
 from federation.errors import FederationInputError, RegistryError
 from federation.limits import (
     MAX_MEMBERSHIP_BYTES,
-    MAX_POLICY_FILE_BYTES,
+    MAX_POLICY_BYTES,
     MAX_POLICY_LIST_BYTES,
     MAX_ROOT_BYTES,
     MAX_ROOT_ROTATIONS,
@@ -135,7 +135,7 @@ class RegistryFolder:
         if found.version != newest:
             raise RegistryError(f"the registry's list {newest} of policies says that it is another.")
         for path, target in found.targets.items():
-            data = self._read(self.target_path(target.get_prefixed_paths()[0]), MAX_POLICY_FILE_BYTES)
+            data = self._read(self.target_path(target.get_prefixed_paths()[0]), MAX_POLICY_BYTES)
             try:
                 target.verify_length_and_hashes(data)
             except RepositoryError as error:

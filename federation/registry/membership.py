@@ -73,8 +73,8 @@ class Membership:
         models: ``SITE/NAME`` to image.
         faults: by site, why its document or its list of models is left out; others are not touched by it.
             Under ``policy/...``, which is no site's name, why a policy or all of them are.
-        policies: the version that was in force when this was read and those that follow, by version; empty
-            where the consortium has published none.
+        policies: every version that the consortium has published, in order: those before the one in force
+            price old receipts, those after it are to come.
         auditors: whose resolutions count.
     """
 

@@ -7,6 +7,7 @@ the signed ``custom`` field ``{"version": N, "effective_at": UNIX_S}``; what the
 - versions rise, and none begins before one of a lower number: the newest that has begun is in force;
 - every version but the first is published ``NOTICE_S`` before it begins, so that each site hears of it in
   time and can say no; the signers' side keeps that rule, since nobody else knows when a thing was published;
+- a version that was published stays in the list: old receipts are priced by it;
 - a list that breaks a rule counts for nothing as a whole.
 """
 
@@ -24,7 +25,8 @@ from federation.limits import (
     MAX_AUDITORS_BYTES,
     MAX_KEY_PEM_CHARS,
     MAX_PENDING_POLICIES,
-    MAX_POLICY_FILE_BYTES,
+    MAX_POLICIES_BYTES,
+    MAX_POLICY_BYTES,
     MAX_POLICY_VERSIONS,
     MAX_ROLE_VERSION,
     MAX_UNIX_TIME_S,
@@ -109,6 +111,8 @@ def read_policies(signed: Targets) -> tuple[PolicyEntry, ...]:
             entries.append(_entry(path, target))
     if len(entries) > MAX_POLICY_VERSIONS:
         raise RegistryError(f"the list of policies has more than {MAX_POLICY_VERSIONS} versions.")
+    if sum(one.target.length for one in entries) > MAX_POLICIES_BYTES:
+        raise RegistryError(f"the policies have more than {MAX_POLICIES_BYTES} bytes.")
     entries.sort(key=lambda one: one.version)
     for before, after in pairwise(entries):
         if after.effective_at_s < before.effective_at_s:
@@ -116,19 +120,6 @@ def read_policies(signed: Targets) -> tuple[PolicyEntry, ...]:
                 f"the policy's version {after.version} begins before version {before.version} does."
             )
     return tuple(entries)
-
-
-def in_force_and_after(entries: Sequence[PolicyEntry], now_s: float) -> tuple[PolicyEntry, ...]:
-    """Return the version in force at a time, if any has begun, and those that follow.
-
-    Raises:
-        RegistryError: more than ``MAX_PENDING_POLICIES`` follow.
-    """
-    begun = [one for one in entries if one.effective_at_s <= now_s]
-    pending = entries[len(begun) :]
-    if len(pending) > MAX_PENDING_POLICIES:
-        raise RegistryError(f"more than {MAX_PENDING_POLICIES} policies are published and not in force yet.")
-    return (*begun[-1:], *pending)
 
 
 def add_policy(signed: Targets, draft: PolicyDraft, *, now_s: float) -> TargetFile:
@@ -141,10 +132,12 @@ def add_policy(signed: Targets, draft: PolicyDraft, *, now_s: float) -> TargetFi
     entries = read_policies(signed)
     if not 1 <= draft.version <= MAX_ROLE_VERSION or not 0 <= draft.effective_at_s <= MAX_UNIX_TIME_S:
         raise FederationInputError("a policy's version and its effective_at are positive numbers.")
-    if not 1 <= len(draft.data) <= MAX_POLICY_FILE_BYTES:
-        raise FederationInputError(f"a policy's file has 1 to {MAX_POLICY_FILE_BYTES} bytes.")
+    if not 1 <= len(draft.data) <= MAX_POLICY_BYTES:
+        raise FederationInputError(f"a policy's file has 1 to {MAX_POLICY_BYTES} bytes.")
     if len(entries) >= MAX_POLICY_VERSIONS:
         raise FederationInputError(f"a registry lists at most {MAX_POLICY_VERSIONS} policies.")
+    if sum(one.target.length for one in entries) + len(draft.data) > MAX_POLICIES_BYTES:
+        raise FederationInputError(f"a registry has at most {MAX_POLICIES_BYTES} bytes of policies.")
     if entries:
         _check_follows(entries, draft, now_s=now_s)
     path = policy_path(draft.version)
@@ -230,7 +223,7 @@ def _entry(path: str, target: TargetFile) -> PolicyEntry:
         or path != policy_path(version)
         or type(effective_at) is not int
         or not 0 <= effective_at <= MAX_UNIX_TIME_S
-        or not 1 <= target.length <= MAX_POLICY_FILE_BYTES
+        or not 1 <= target.length <= MAX_POLICY_BYTES
         or set(target.hashes) != {"sha256"}
     ):
         raise RegistryError(f"the list of policies is malformed at {path}.")

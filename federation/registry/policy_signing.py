@@ -110,7 +110,7 @@ class PolicySigning:
                 "this registry names nobody who may sign policies.",
                 fix="make their keys with: pyrdma-agent consortium policy keys",
             )
-        return targets, self._folder.policies(targets) or Targets(version=0)
+        return targets, self._folder.policies(targets) or Targets()
 
     def _last_policies(self, targets: Targets) -> Targets | None:
         if POLICY_ROLE not in delegated(targets):

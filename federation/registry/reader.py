@@ -22,7 +22,7 @@ from federation.limits import (
     MAX_AUDITORS_BYTES,
     MAX_CLOCK_LEAD_S,
     MAX_MEMBERSHIP_BYTES,
-    MAX_POLICY_FILE_BYTES,
+    MAX_POLICY_BYTES,
     MAX_ROLE_VERSION,
     MAX_ROOT_BYTES,
     MAX_ROOT_ROTATIONS,
@@ -46,7 +46,6 @@ from federation.registry.policies import (
     POLICY_ROLE,
     PolicyEntry,
     decode_auditors,
-    in_force_and_after,
     policy_fault,
     read_policies,
 )
@@ -204,16 +203,23 @@ class RegistryReader(Updater):
             faults[policy_fault(0)] = "the list of policies has expired"
             return (), ()
         try:
-            entries = in_force_and_after(read_policies(signed), now_s)
+            entries = read_policies(signed)
             listed = signed.targets.get(AUDITORS_PATH)
             auditors = decode_auditors(self._document(listed, MAX_AUDITORS_BYTES)) if listed else ()
         except (RegistryError, FederationInputError) as error:
             faults[policy_fault(0)] = error.message
             return (), ()
+        self._source.prefetch(
+            {
+                TARGETS + one.target.get_prefixed_paths()[0]: one.target.length
+                for one in entries
+                if one.target.hashes["sha256"] not in self._held.documents
+            }
+        )
         return tuple(self._policy(one) for one in entries), auditors
 
     def _policy(self, entry: PolicyEntry) -> PolicyText:
-        data = self._document(entry.target, MAX_POLICY_FILE_BYTES)
+        data = self._document(entry.target, MAX_POLICY_BYTES)
         return PolicyText(entry.version, entry.effective_at_s, data, hashlib.sha256(data).hexdigest())
 
     def _document(self, target: TargetFile, max_bytes: int = MAX_SITE_DOCUMENT_BYTES) -> bytes:
