@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -34,13 +34,27 @@ class Site:
     authority: SiteAuthority
     models_key: Ed25519PrivateKey
     document: SiteDocument
+    receipts_key: Ed25519PrivateKey | None = None
 
     def request(self) -> SiteRequest:
-        return make_request(self.document, [key_from_pem(self.authority.key_pem)], self.models_key)
+        keys = [key_from_pem(self.authority.key_pem)]
+        return make_request(self.document, keys, self.models_key, self.receipts_key)
+
+    def change_receipts_key(self) -> str:
+        """Take another receipts key; return its public half as it stands in the document."""
+        self.receipts_key = Ed25519PrivateKey.generate()
+        pem = public_pem(self.receipts_key)
+        self.document = replace(self.document, receipts_key=pem)
+        return pem
 
     def models(self, *names: str, version: int = 1, now_s: float = NOW) -> bytes:
         bindings = {name: ModelBinding("ab" * 32, 1000) for name in names}
         return sign_models(self.models_key, self.name, bindings, version=version, now_s=now_s)
+
+
+def public_pem(key: Ed25519PrivateKey) -> str:
+    """Return a key's public half as PEM."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def new_site(name: str, *, trust_domain: str = "", now_s: float = NOW) -> Site:
@@ -48,7 +62,7 @@ def new_site(name: str, *, trust_domain: str = "", now_s: float = NOW) -> Site:
     domain = trust_domain or f"{name}.example"
     authority = SiteAuthority.create(domain, now_s=now_s)
     key = Ed25519PrivateKey.generate()
-    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    pem = public_pem(key)
     gateways = (GatewayAddress("gpu01", f"gpu01.{domain}:7443"),)
     authorities = (authority.certificate_pem.decode(),)
     return Site(name, authority, key, SiteDocument(name, domain, authorities, gateways, pem, "north"))
