@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import StateError
+from agent.state.ledger_schema import LEDGER_SCHEMA
 from agent.state.sqlite import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -143,42 +144,18 @@ def _history(db: Database) -> None:
 
 
 def _ledger(db: Database) -> None:
-    # A receipt's id is its donor's number << 40 | its position: one tree, appended to, read in order. Most
-    # of the rest is a digest of the receipts that can be made anew from them.
-    for statement in (
-        "CREATE TABLE ledger_donors (id INTEGER PRIMARY KEY, donor TEXT NOT NULL UNIQUE,"
-        " position INTEGER NOT NULL, digest BLOB NOT NULL, to_s INTEGER NOT NULL, forked_at INTEGER,"
-        " heard_at REAL NOT NULL)",
-        "CREATE TABLE ledger_receipts (id INTEGER PRIMARY KEY, body BLOB NOT NULL,"
-        " donor_signature BLOB NOT NULL, borrower_signature BLOB NOT NULL, earlier INTEGER NOT NULL)",
-        "CREATE TABLE ledger_set_aside (id INTEGER PRIMARY KEY, body BLOB NOT NULL,"
-        " donor_signature BLOB NOT NULL, borrower_signature BLOB NOT NULL)",
-        "CREATE TABLE ledger_leases (donor_id INTEGER NOT NULL, lease_id TEXT NOT NULL,"
-        " position INTEGER NOT NULL, seq INTEGER NOT NULL, borrower TEXT NOT NULL, account TEXT NOT NULL,"
-        " final INTEGER NOT NULL, ends_s INTEGER, signed_seq INTEGER NOT NULL, unsigned_since_s INTEGER,"
-        " PRIMARY KEY (donor_id, lease_id)) WITHOUT ROWID",
-        "CREATE INDEX ledger_open ON ledger_leases (donor_id) WHERE final = 0",
-        "CREATE INDEX ledger_unsigned ON ledger_leases (borrower) WHERE unsigned_since_s IS NOT NULL",
-        "CREATE INDEX ledger_accounts ON ledger_leases (account)",
-        "CREATE TABLE ledger_devices (donor_id INTEGER NOT NULL, device TEXT NOT NULL,"
-        " lease_id TEXT NOT NULL, PRIMARY KEY (donor_id, device)) WITHOUT ROWID",
-        "CREATE TABLE ledger_usage (donor_id INTEGER NOT NULL, account TEXT NOT NULL, epoch INTEGER NOT NULL,"
-        " msgs INTEGER NOT NULL, PRIMARY KEY (donor_id, account, epoch)) WITHOUT ROWID",
-        "CREATE TABLE ledger_evidence (id BLOB PRIMARY KEY, donor TEXT NOT NULL, kind TEXT NOT NULL,"
-        " position INTEGER NOT NULL, first_body BLOB NOT NULL, first_signature BLOB NOT NULL,"
-        " second_body BLOB NOT NULL, second_signature BLOB NOT NULL, found_at REAL NOT NULL)",
-        "CREATE TABLE ledger_statements (id BLOB PRIMARY KEY, kind TEXT NOT NULL, donor TEXT NOT NULL,"
-        " lease_id TEXT NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL)",
-        "CREATE INDEX ledger_statements_of ON ledger_statements (donor, lease_id)",
-        "CREATE TABLE ledger_policies (digest TEXT PRIMARY KEY, version INTEGER NOT NULL, data BLOB NOT NULL)",
-        "CREATE TABLE ledger_log (id INTEGER PRIMARY KEY, at_s INTEGER NOT NULL, kind TEXT NOT NULL,"
-        " body BLOB NOT NULL)",
-        "CREATE INDEX ledger_log_at ON ledger_log (at_s)",
-    ):
+    for statement in LEDGER_SCHEMA.split(";"):
         db.execute(statement)
 
 
-MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_first, _sites, _people, _devices, _history, _ledger)
+MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
+    _first,
+    _sites,
+    _people,
+    _devices,
+    _history,
+    _ledger,
+)
 
 
 def migrate(db: Database, path: str) -> None:
