@@ -66,6 +66,7 @@ TABLE: Final[Mapping[type[Error | FederationError], Row]] = {
     agent_errors.NoPlotError: Row("FAILED_PRECONDITION", ExitCode.FAILED, "this node"),
     agent_errors.AccountError: Row("PERMISSION_DENIED", ExitCode.DENIED, "your input"),
     agent_errors.PeopleFileError: Row("INVALID_ARGUMENT", ExitCode.USAGE, "your input"),
+    agent_errors.TokenError: Row("PERMISSION_DENIED", ExitCode.DENIED, "your input"),
     agent_errors.NodeError: Row("INTERNAL", ExitCode.FAILED, "this node"),
     agent_errors.StateError: Row("INTERNAL", ExitCode.FAILED, "this node"),
     agent_errors.SocketInUseError: Row("ALREADY_EXISTS", ExitCode.FAILED, "this node"),

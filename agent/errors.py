@@ -13,6 +13,7 @@
     |   +-- NotAllowedError          a socket that the caller may not use, or not for this
     |   +-- AccountError             an account that the caller may not use
     |   +-- PeopleFileError          a people file that cannot be used as it is
+    |   +-- TokenError               a token that is none, or none any more
     |   +-- TraceError               a trace that cannot be read; the sentence names file and line
     |   +-- NoPlotError              a picture is asked for and what draws it is not installed
     +-- NodeError              this node
@@ -118,6 +119,12 @@ class PeopleFileError(RequestError):
     """The people file cannot be used as it is; the sentence names file, line and column."""
 
     code = "people-file"
+
+
+class TokenError(RequestError):
+    """A token that is damaged, ended, revoked, or whose secret was not proven."""
+
+    code = "token"
 
 
 class NodeError(AgentError):

@@ -78,10 +78,22 @@ MAX_LEASES_PER_USER: Final = 16
 """Leases of one person on one node; without it one of many users takes all that the node may have."""
 MAX_USAGE_ACCOUNTS: Final = 256
 """Accounts whose use one call asks for; each is a look into the books and a few lines in the answer."""
+MAX_TOKENS: Final = 1024
+"""Tokens of one site that may be used; each is a row, and a person who has to know of it."""
+MAX_TOKEN_LIFETIME_S: Final = 366 * 86400.0
+"""Longest life of a token; one that never ends is found on a laptop that was sold."""
+MAX_TOKEN_CHARS: Final = 16 * 1024
+"""A token with the largest CA has 12 kB; the file that it is read from may be endless."""
 MAX_DURATION_S: Final = 365 * 86400
 """The longest time that a borrower may ask a lease for; policies allow far less."""
 MAX_SIGNATURE_BYTES: Final = 64
 """An Ed25519 signature."""
+MAX_QUEUE_LISTED: Final = 1000
+"""Waiting requests in one answer, the first ones; the answer stays below the message limit."""
+MAX_PAGE_CONNECTIONS: Final = 64
+"""Connections to a gateway's page at once; without it strangers take every descriptor."""
+PAGE_KEPT_S: Final = 5.0
+"""A page that was made is shown this long: however many look at it, the queue is counted once."""
 MAX_HISTORY_ROWS: Final = 200_000
 """Waits, and reclaims, that a gateway keeps for a week; a clock that jumps must not let them grow for ever."""
 MAX_REASONS: Final = 16

@@ -17,6 +17,7 @@ class ServeConfig:
         spares: how many warm runners it keeps.
         donates: whether it lends memory and devices.
         lease_ttl_s: at a gateway, how long a lease lives without a renewal.
+        visitors: at a gateway, ``HOST:PORT`` that laptops with a token dial; empty: it takes none.
         mdns: interfaces on which the node announces itself and looks for its gateway; none: it does neither.
     """
 
@@ -26,3 +27,4 @@ class ServeConfig:
     donates: bool
     lease_ttl_s: float
     mdns: tuple[str, ...]
+    visitors: str = ""

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from agent.daemon.pipes import Pipe
 from agent.limits import GRACE_S
+from agent.local.people_views import UsageView
 from agent.local.views import FederationView, GrantedView, PlaceView, RunEvent
 from federation.identity.names import NodeIdentity
 from pyrdma.image.manifest import ImageId
@@ -308,6 +309,9 @@ class MemberFace(LeaseCallsFace, Protocol):
     async def federation(self) -> FederationView:
         """Return the site's view of itself and the consortium."""
 
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what accounts of the site have used."""
+
     async def borrow(self, wish: Wish, who: NodeIdentity, emit: Emit) -> GrantedView:
         """Get a lease for a node."""
 
@@ -342,3 +346,6 @@ class Gateway(Broker, Protocol):
 
     async def federation(self) -> FederationView:
         """Return the site's view."""
+
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what accounts of the site have used."""

@@ -78,8 +78,14 @@ class Leases:
         """Return leases, newest first."""
         return tuple(self._view(record) for record in await self._store.leases(include_ended=include_ended))
 
-    async def grant(self, model: str, emit: Emit) -> GrantedView:
+    async def grant(self, model: str, emit: Emit, *, account: str = "", who: str = "") -> GrantedView:
         """Start the model for this node, with a port here; return its endpoint and key.
+
+        Args:
+            model: its reference.
+            emit: told how far it is.
+            account: who is charged.
+            who: whose it is, of this node's people.
 
         Raises:
             Error: any of the tree; the lease, if there was one, has ended with the reason.
@@ -88,7 +94,7 @@ class Leases:
         found = await self._supply.resolve(ref)
         granted = await self._carry_out(secrets.token_hex(8), ref, found, emit)
         try:
-            return await self.give_port(granted)
+            return await self.give_port(whose(granted, account, who))
         except BaseException:
             await asyncio.shield(asyncio.create_task(self._end(granted.lease.id, "it could get no port")))
             raise
@@ -103,7 +109,7 @@ class Leases:
         return await self._carry_out(order.lease_id, ref, found, emit, order)
 
     async def give_port(self, granted: GrantedView) -> GrantedView:
-        """Open a port of this node for a lease that runs here and is used here.
+        """Open a port of this node for a lease that runs here and is used here, and note whose it is.
 
         Raises:
             UnknownLeaseError: it has ended meanwhile.
@@ -114,7 +120,8 @@ class Leases:
             await relay.close()
             raise self._unknown(lease.record.id)
         lease.relay = relay
-        lease.record = replace(lease.record, port=relay.port)
+        said = granted.lease
+        lease.record = replace(lease.record, port=relay.port, account=said.account, who=said.who)
         await self._store.put_lease(lease.record)
         endpoint = f"http://{HOST}:{relay.port}/v1"
         return replace(granted, lease=self._view(lease.record), endpoint=endpoint)
@@ -280,6 +287,11 @@ class Leases:
     def _view(self, record: LeaseRecord) -> LeaseView:
         lease = self._open.get(record.id)
         return view_of(record, lease.runner.pid if lease is not None and lease.runner is not None else None)
+
+
+def whose(granted: GrantedView, account: str, who: str) -> GrantedView:
+    """Return a granted lease with its account and its user."""
+    return replace(granted, lease=replace(granted.lease, account=account, who=who))
 
 
 def view_of(record: LeaseRecord, pid: int | None) -> LeaseView:

@@ -15,6 +15,7 @@ from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
 from agent.errors import NotGatewayError, RequestError
+from agent.local.people_views import UsageView
 from agent.local.views import FederationView, GrantedView
 from federation.identity.names import NodeIdentity
 
@@ -67,6 +68,10 @@ class Member:
         """Return what the gateway says of the site and the consortium."""
         return await self._gateway.federation()
 
+    async def ask_usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what the gateway says that accounts have used."""
+        return await self._gateway.usage(accounts)
+
     # --- what the gateway orders --------------------------------------------------------------------------
 
     async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
@@ -92,6 +97,11 @@ class Member:
         return await self._running.connect(lease_id)
 
     # --- what only a gateway can do -----------------------------------------------------------------------
+
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Refuse: nodes ask the gateway."""
+        del accounts
+        self._refuse()
 
     async def report(self, report: Report, who: NodeIdentity) -> dict[str, float]:
         """Refuse."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from agent import __version__
 from agent.daemon.borrowed import BorrowedLeases
 from agent.daemon.config import ServeConfig
+from agent.daemon.desk import AccountPlace, Desk
 from agent.daemon.faces import Wish
 from agent.daemon.host import Host
 from agent.daemon.leases import view_of
@@ -37,13 +38,15 @@ from agent.local.views import (
     StatusView,
     TransferView,
 )
+from agent.people.model import Who
+from agent.people.roster import Roster
 from agent.state import StateFile, Store
 
 _NO_REGISTRY = RegistryView("", "none", "this node belongs to no site", 0, None, None)
 _NO_CACHE = CacheView(False, None, 0, 0, 0, 0, "", ())
 
 
-class Place(Protocol):
+class Place(AccountPlace, Protocol):
     """This node's place in a site."""
 
     async def federation(self) -> FederationView:
@@ -70,16 +73,25 @@ class Node:
         file: its state.
         host: what it donates, if anything.
         peers: static peers of this machine.
+        people: who may use which accounts.
     """
 
     def __init__(
-        self, config: ServeConfig, file: StateFile, store: Store, host: Host | None, peers: Sequence[Peer]
+        self,
+        config: ServeConfig,
+        file: StateFile,
+        store: Store,
+        host: Host | None,
+        *,
+        peers: Sequence[Peer],
+        people: Roster,
     ) -> None:
         self._config = config
         self._file = file
         self._store = store
         self.host = host
         self._peers = peers
+        self.desk = Desk(people, store, self._in_site, self._borrower_of)
         self.place: Place | None = None
         self.borrowed: BorrowedLeases | None = None
         self._begun = time.monotonic()
@@ -147,17 +159,29 @@ class Node:
             await self.place.published()
         return done
 
-    async def run(self, wish: Wish, emit: Callable[[RunEvent], None]) -> GrantedView:
-        """Start a model: in a site wherever a device is granted, else here."""
+    async def run(self, wish: Wish, who: Who, emit: Callable[[RunEvent], None]) -> GrantedView:
+        """Start a model for a caller: in a site wherever a device is granted, else here.
+
+        Raises:
+            AccountError: the caller may not use the account.
+            Error, FederationError: it cannot be started.
+        """
+        wish = await self.desk.admit(wish, who)
         if self.borrowed is not None:
-            return await self.borrowed.run(wish, emit)
+            return await self.borrowed.run(wish, emit, who.key)
         if wish.site or wish.node:
             self._in_site()
         assert self.host is not None, "a node without a site donates"
-        return await self.host.leases.grant(wish.model, emit)
+        return await self.host.leases.grant(wish.model, emit, account=wish.account, who=who.key)
 
-    async def stop(self, lease_id: str) -> LeaseView:
-        """End a lease that is used or runs here."""
+    async def stop(self, lease_id: str, who: Who) -> LeaseView:
+        """End a lease that is used or runs here.
+
+        Raises:
+            NotAllowedError: it is another person's, and the caller is not the agent's own user.
+            UnknownLeaseError: there is none.
+        """
+        await self.desk.refuse_strangers(lease_id, who)
         reason = "stopped by request"
         if self.borrowed is not None and await self.borrowed.stop(lease_id, reason) is not None:
             if self.host is not None:
@@ -172,6 +196,9 @@ class Node:
                 f"no lease {lease_id[:32]!r} is used on this node.", fix="see them with: pyrdma-agent leases"
             )
         return await self.host.leases.stop(lease_id, reason)
+
+    def _borrower_of(self, lease_id: str) -> str | None:
+        return self.borrowed.whose(lease_id) if self.borrowed is not None else None
 
     def _in_site(self) -> Place:
         if self.place is None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
 from agent.daemon.member import Member
 from agent.errors import NotGatewayError, RequestError
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
+from agent.local.people_views import NewTokenView, TokenView, UsageView
 from agent.local.views import FederationView, InviteView
+from agent.people.tokens import Tokens
 from agent.site.enrolment import Enrolment
 from agent.site.home import SiteConfig, SiteHome
 from agent.site.keyring import Keyring
@@ -30,6 +33,7 @@ class GatewayPlace:
         watch: RegistryWatch,
         keyring: Keyring,
         enrolment: Enrolment,
+        tokens: Tokens,
         store: Store,
     ) -> None:
         self._config = config
@@ -39,6 +43,7 @@ class GatewayPlace:
         self._watch = watch
         self._keyring = keyring
         self._enrolment = enrolment
+        self._tokens = tokens
         self._store = store
 
     async def federation(self) -> FederationView:
@@ -55,6 +60,22 @@ class GatewayPlace:
     async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
         """Make an invite for a node of this site."""
         return InviteView(*await self._enrolment.invite(node, lifetime_s, cidr))
+
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what accounts of the site have used."""
+        return await self._gateway.usage(accounts)
+
+    async def create_token(self, name: str, account: str, lifetime_s: float) -> NewTokenView:
+        """Make a token for a laptop."""
+        return await self._tokens.create(name, account, lifetime_s)
+
+    async def tokens(self) -> tuple[TokenView, ...]:
+        """Return the tokens that may be used."""
+        return await self._tokens.list()
+
+    async def revoke_token(self, name: str) -> tuple[TokenView, ...]:
+        """End a token, and the sessions that it has opened."""
+        return await self._tokens.revoke(name)
 
     async def leave(self, node: str) -> str:
         """Put a node out of the site."""
@@ -97,21 +118,39 @@ class NodePlace:
     async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
         """Refuse: the gateway has the CA."""
         del node, lifetime_s, cidr
-        raise NotGatewayError(
-            f"{self._config.node} is not the gateway of {self._config.site}.",
-            fix=f"run this on {self._config.gateway_node}",
-        )
+        self._refuse()
+
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what the gateway says that accounts have used."""
+        return await self._member.ask_usage(accounts)
+
+    async def create_token(self, name: str, account: str, lifetime_s: float) -> NewTokenView:
+        """Refuse: laptops come to the gateway."""
+        del name, account, lifetime_s
+        self._refuse()
+
+    async def tokens(self) -> tuple[TokenView, ...]:
+        """Refuse: the gateway has them."""
+        self._refuse()
+
+    async def revoke_token(self, name: str) -> tuple[TokenView, ...]:
+        """Refuse: the gateway has them."""
+        del name
+        self._refuse()
 
     async def leave(self, node: str) -> str:
         """Tell the gateway that this node leaves."""
         if node and node != self._config.node:
-            raise NotGatewayError(
-                f"{self._config.node} is not the gateway of {self._config.site}.",
-                fix=f"run this on {self._config.gateway_node}",
-            )
+            self._refuse()
         await self._member.leave_site()
         return f"{self._config.gateway_node} has struck {self._config.node} off its list."
 
     async def published(self) -> None:
         """Tell the gateway, so that the name is known to the site when the publication returns."""
         await self._member.report_now()
+
+    def _refuse(self) -> NoReturn:
+        raise NotGatewayError(
+            f"{self._config.node} is not the gateway of {self._config.site}.",
+            fix=f"run this on {self._config.gateway_node}",
+        )

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from agent.daemon.config import ServeConfig
@@ -26,8 +27,12 @@ from agent.daemon.serve_site import SitePart
 from agent.error_table import ExitCode
 from agent.errors import RequestError
 from agent.limits import SERVER_GRACE_S
+from agent.people.door import Door
+from agent.people.machine import describe_user
+from agent.people.passes import Passes
+from agent.people.roster import Roster
 from agent.rpc.node import LendingService
-from agent.rpc.operator import Operator
+from agent.rpc.operator import Access, Operator
 from agent.rpc.pyrdma_pb2_grpc import add_NodeServicer_to_server, add_OperatorServicer_to_server
 from agent.rpc.server import bind, make_server
 from agent.site.home import SiteHome
@@ -75,6 +80,8 @@ async def _start(
             "a node that donates nothing and belongs to no site has nothing to do.",
             fix="join a site first: pyrdma-agent join --invite-file FILE; or leave --no-donate away",
         )
+    people = Roster(config.paths.people_file, home.load().site if home.exists else "", os.geteuid())
+    people.load()
     file = await StateFile.open(config.paths.database)
     ending.push_async_callback(file.close)
     store = Store(file)
@@ -102,7 +109,7 @@ async def _start(
             lenders=lenders,
         )
         ending.push_async_callback(_quietly, host)
-    node = Node(config, file, store, host, peers)
+    node = Node(config, file, store, host, peers=peers, people=people)
     if site is not None:
         await site.start(node, host, borrowed, ending)
     await _open_sockets(config, node, ending)
@@ -110,11 +117,18 @@ async def _start(
 
 async def _open_sockets(config: ServeConfig, node: Node, ending: AsyncExitStack) -> None:
     paths = config.paths
-    operator = [(paths.admin_socket, 0o600, True), (paths.view_socket, 0o660, False)]
-    for path, mode, may_change in operator:
+    passes = Passes()
+    door = Door(paths.door_socket, passes, partial(describe_user, owner_uid=os.geteuid()))
+    await door.open()
+    ending.push_async_callback(door.close)
+    for path, access in (
+        (paths.admin_socket, Access.ADMIN),
+        (paths.user_socket, Access.USER),
+        (paths.view_socket, Access.VIEW),
+    ):
         server = make_server()
-        add_OperatorServicer_to_server(Operator(node, may_change=may_change), server)  # type: ignore[no-untyped-call]
-        bind(server, path, mode)
+        add_OperatorServicer_to_server(Operator(node, access, passes), server)  # type: ignore[no-untyped-call]
+        bind(server, path, 0o600 if access is Access.ADMIN else 0o660)
         await server.start()
         ending.push_async_callback(server.stop, SERVER_GRACE_S)
     server = make_server()

@@ -28,6 +28,7 @@ from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
 from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
+from agent.people.tokens import Tokens
 from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server
 from agent.rpc.identity import IdentityInterceptor
 from agent.rpc.leasing import GatewayClient, HostClient, SiteClient
@@ -49,6 +50,7 @@ from agent.site.registry_watch import RegistryWatch
 from agent.site.trust import Trust
 from agent.site.whereabouts import Whereabouts
 from agent.state import LeaseRecord, RegistryMarks, SiteStore, StateFile, Store
+from agent.state.token_store import TokenStore
 from federation.discovery.hints import Claim, Hints, Role
 from federation.discovery.mdns import Announcer, Browser
 from federation.errors import FederationError
@@ -169,13 +171,14 @@ class SitePart:
         ending.push_async_callback(watch.close)
         await gateway.start()
         ending.push_async_callback(gateway.close)
+        tokens = Tokens(TokenStore(self._file), site, authority.certificate_pem, self._config.visitors)
         enrolment = Enrolment(books, authority, site)
         enrolling = await start_enrolment_server(
             site, EnrolmentService(enrolment, site), enrolment_credentials(authority)
         )
         ending.push_async_callback(enrolling.stop, SERVER_GRACE_S)
         add_SiteServicer_to_server(SiteService(gateway.lending, gateway), server)  # type: ignore[no-untyped-call]
-        broker = BrokerFor(gateway.broker, site.node)
+        broker = BrokerFor(gateway.broker, site.node, gateway.accounts.checked)
         running = host.leases if host is not None else None
         node.borrowed = BorrowedLeases(self._store, broker, self.here, running)
         node.place = GatewayPlace(
@@ -186,6 +189,7 @@ class SitePart:
             watch=watch,
             keyring=keyring,
             enrolment=enrolment,
+            tokens=tokens,
             store=self._store,
         )
         await self._announce(Role.GATEWAY, ending)

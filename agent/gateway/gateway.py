@@ -29,6 +29,7 @@ from agent.daemon.host import Host
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
 from agent.errors import NotAllowedError, PeerNodeError, RequestError
+from agent.gateway.accounts import LeaseUsage, SiteAccounts
 from agent.gateway.broker import SiteBroker
 from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
@@ -38,6 +39,7 @@ from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import OwnDonor
 from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
+from agent.local.people_views import UsageView
 from agent.local.views import FederationView, GrantedView, PlaceView, RegistryView, SiteView
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
@@ -103,6 +105,7 @@ class Gateway:
         self.naming = Naming(
             config.site, host.catalogue if host is not None else None, self._reported, trust, neighbours
         )
+        self.accounts = SiteAccounts(config.site, lambda: None, LeaseUsage(config.site, books))
         own = OwnDonor(self.donor)
         self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock)
         self._departures = Departures(self.donor, self.broker, trust)
@@ -154,8 +157,12 @@ class Gateway:
         await self.strike(who.node, put_out=False)
 
     async def borrow(self, wish: Wish, who: NodeIdentity, emit: Emit) -> GrantedView:
-        """Get a lease for a node."""
-        return await self.broker.borrow(wish, who.node, emit)
+        """Get a lease for a node, under an account that this site may speak for."""
+        return await self.broker.borrow(self.accounts.checked(wish), who.node, emit)
+
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what accounts of this site have used."""
+        return await self.accounts.usage(accounts)
 
     async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
         """Refuse: the gateway gives its own node orders by itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Refusal, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.gateway.broker import SiteBroker
@@ -45,16 +47,27 @@ class OwnDonor:
         return await self._donor.connect(lease_id, self.site)
 
 
-class BrokerFor:
-    """The broker as one node of this site uses it; a ``Broker``."""
+def _as_it_is(wish: Wish) -> Wish:
+    return wish
 
-    def __init__(self, broker: SiteBroker, node: str) -> None:
+
+class BrokerFor:
+    """The broker as one node of this site uses it; a ``Broker``.
+
+    Args:
+        broker: the site's.
+        node: which node.
+        check: returns a wish with an account that the site may speak for, or raises AccountError.
+    """
+
+    def __init__(self, broker: SiteBroker, node: str, check: Callable[[Wish], Wish] = _as_it_is) -> None:
         self._broker = broker
         self._node = node
+        self._check = check
 
     async def borrow(self, wish: Wish, emit: Emit) -> GrantedView:
         """Get a lease and wait until it answers."""
-        return await self._broker.borrow(wish, self._node, emit)
+        return await self._broker.borrow(self._check(wish), self._node, emit)
 
     async def renew(self, lease_id: str) -> float:
         """Renew a lease."""

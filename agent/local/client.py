@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,11 +15,14 @@ from grpc import aio
 
 from agent.errors import NotAllowedError, UnreachableError
 from agent.limits import LONG_CALL_S, REFRESH_CALL_S, SHORT_CALL_S, STOP_CALL_S
-from agent.local import views
+from agent.local import people_views, views
+from agent.local.door import DoorPass
+from agent.local.queue_views import QueueView
 from agent.paths import Paths
-from agent.rpc import convert, convert_federation
+from agent.rpc import convert, convert_federation, convert_people, convert_queue
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import local_error
+from agent.rpc.passes import with_pass
 from agent.rpc.pyrdma_pb2_grpc import OperatorStub
 from agent.rpc.server import OPTIONS
 
@@ -33,10 +36,12 @@ class AgentClient:
     Args:
         paths: whose agent.
         change: whether calls that change something will be made; without it the view socket suffices.
+        person: whether they are those that a person makes for itself: then the user socket will do as well.
     """
 
-    def __init__(self, paths: Paths, *, change: bool = False) -> None:
-        self._socket = _usable_socket(paths, change=change)
+    def __init__(self, paths: Paths, *, change: bool = False, person: bool = False) -> None:
+        self._socket = _usable_socket(paths, change=change, person=person)
+        self._pass = DoorPass(paths.door_socket) if self._socket == paths.user_socket else None
         options = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
         self._channel = aio.insecure_channel(f"unix:{self._socket}", options=options)
         self._stub: Any = OperatorStub(self._channel)  # type: ignore[no-untyped-call]
@@ -45,6 +50,8 @@ class AgentClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._pass is not None:
+            self._pass.close()
         await self._channel.close(None)
 
     async def status(self) -> views.StatusView:
@@ -76,6 +83,11 @@ class AgentClient:
         answer = await self._answer(self._stub.GetFederation(request, timeout=SHORT_CALL_S))
         return convert_federation.federation_from(answer)
 
+    async def queue(self) -> QueueView:
+        """Return what waits at this node's site, and what the site publishes."""
+        answer = await self._answer(self._stub.GetQueue(pb.GetQueueRequest(), timeout=SHORT_CALL_S))
+        return convert_queue.queue_from(answer)
+
     async def refresh(self) -> views.FederationView:
         """Have the registry read now; return what is known then."""
         request = pb.RefreshRegistryRequest()
@@ -104,10 +116,39 @@ class AgentClient:
             yield event
 
     async def run(
-        self, model: str, *, site: str = "", node: str = "", timeout_s: float = LONG_CALL_S
+        self,
+        model: str,
+        *,
+        site: str = "",
+        node: str = "",
+        account: str = "",
+        purpose: str = "",
+        instant: bool = False,
+        duration_s: int = 0,
+        timeout_s: float = LONG_CALL_S,
     ) -> AsyncIterator[views.RunEvent]:
-        """Start a model; yields notes, progress and phases, last the lease. Ending early calls it off."""
-        call = self._stub.Run(pb.RunRequest(model=model, site=site, node=node), timeout=timeout_s)
+        """Start a model; yields notes, progress and phases, last the lease. Ending early calls it off.
+
+        Args:
+            model: its reference.
+            site: where it must run; empty: anywhere.
+            node: on which node; empty: any.
+            account: who is charged; empty: the caller's default.
+            purpose: what it is for.
+            instant: it may be taken back at once, and may use what is reserved for others.
+            duration_s: how long it is wanted at most; 0: as long as the donor lends.
+            timeout_s: for the start.
+        """
+        request = pb.RunRequest(
+            model=model,
+            site=site,
+            node=node,
+            account=account,
+            purpose=purpose,
+            instant=instant,
+            duration_s=duration_s,
+        )
+        call = self._stub.Run(request, timeout=timeout_s, metadata=await self._metadata())
         events: AsyncIterator[views.RunEvent] = self._events(call, convert.run_event_from)
         async for event in events:
             yield event
@@ -115,8 +156,41 @@ class AgentClient:
     async def stop(self, lease_id: str) -> views.LeaseView:
         """End a lease; return how it ended."""
         request = pb.StopLeaseRequest(lease_id=lease_id)
-        answer = await self._answer(self._stub.StopLease(request, timeout=STOP_CALL_S))
+        metadata = await self._metadata()
+        answer = await self._answer(self._stub.StopLease(request, timeout=STOP_CALL_S, metadata=metadata))
         return convert.lease_from(answer.lease)
+
+    async def whoami(self) -> people_views.WhoAmIView:
+        """Return who the caller is for the agent."""
+        metadata = await self._metadata()
+        call = self._stub.WhoAmI(pb.WhoAmIRequest(), timeout=2 * SHORT_CALL_S, metadata=metadata)
+        return convert_people.whoami_from(await self._answer(call))
+
+    async def usage(self, accounts: Sequence[str] = ()) -> people_views.UsageView:
+        """Return what the caller's accounts have used, or these of them."""
+        metadata = await self._metadata()
+        request = pb.GetUsageRequest(accounts=accounts)
+        call = self._stub.GetUsage(request, timeout=2 * SHORT_CALL_S, metadata=metadata)
+        return convert_people.usage_from(await self._answer(call))
+
+    async def create_token(self, name: str, account: str, lifetime_s: float) -> people_views.NewTokenView:
+        """Make a token for a laptop."""
+        request = pb.CreateTokenRequest(name=name, account=account, lifetime_s=lifetime_s)
+        answer = await self._answer(self._stub.CreateToken(request, timeout=SHORT_CALL_S))
+        return people_views.NewTokenView(answer.token, answer.expires_at)
+
+    async def tokens(self) -> tuple[people_views.TokenView, ...]:
+        """Return the tokens that may be used."""
+        call = self._stub.ListTokens(pb.ListTokensRequest(), timeout=SHORT_CALL_S)
+        return convert_people.tokens_from(await self._answer(call))
+
+    async def revoke_token(self, name: str) -> tuple[people_views.TokenView, ...]:
+        """End a token; return those that are left."""
+        call = self._stub.RevokeToken(pb.RevokeTokenRequest(name=name), timeout=SHORT_CALL_S)
+        return convert_people.tokens_from(await self._answer(call))
+
+    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return () if self._pass is None else with_pass(await self._pass.text())
 
     async def _answer(self, call: Awaitable[_T]) -> _T:
         try:
@@ -153,8 +227,13 @@ async def wait_until_ready(paths: Paths, timeout_s: float) -> views.StatusView:
             await asyncio.sleep(_POLL_S)
 
 
-def _usable_socket(paths: Paths, *, change: bool) -> Path:
-    candidates = [paths.admin_socket] if change else [paths.admin_socket, paths.view_socket]
+def _usable_socket(paths: Paths, *, change: bool, person: bool) -> Path:
+    if person:
+        candidates = [paths.admin_socket, paths.user_socket]
+    elif change:
+        candidates = [paths.admin_socket]
+    else:
+        candidates = [paths.admin_socket, paths.view_socket]
     found = [path for path in candidates if _exists(path)]
     for path in found:
         if os.access(path, os.W_OK):

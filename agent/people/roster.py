@@ -50,7 +50,7 @@ class Roster:
         self._own = f"/{site}" if site else ALONE
         self._people = People(self._own)
         self._seen = _Seen()
-        self._reading: asyncio.Lock | None = None
+        self._reading = asyncio.Lock()
         self.fault = ""
         """Why the file as it stands is not in force; empty when it is."""
 
@@ -77,7 +77,6 @@ class Roster:
         return choose(await self.accounts(who), wanted)
 
     async def _refresh(self) -> None:
-        self._reading = self._reading or asyncio.Lock()
         async with self._reading:
             seen = self._look()
             if seen == self._seen:

@@ -5,8 +5,11 @@ What a gateway says of accounts is printed on a terminal and is made safe where 
 
 from __future__ import annotations
 
+from agent.errors import RequestError
+from agent.limits import MAX_USAGE_ACCOUNTS
 from agent.local import people_views as views
 from agent.rpc import pyrdma_pb2 as pb
+from federation.fairshare.accounts import check_account
 
 
 def whoami_to(view: views.WhoAmIView) -> pb.WhoAmIResponse:
@@ -35,6 +38,13 @@ def whoami_from(message: pb.WhoAmIResponse) -> views.WhoAmIView:
         classes=tuple(message.classes),
         notice=message.notice,
     )
+
+
+def accounts_from(request: pb.GetUsageRequest) -> tuple[str, ...]:
+    """Return the accounts that somebody asks about. Raises RequestError, FederationInputError."""
+    if len(request.accounts) > MAX_USAGE_ACCOUNTS:
+        raise RequestError(f"at most {MAX_USAGE_ACCOUNTS} accounts are asked about at once.")
+    return tuple(map(check_account, request.accounts))
 
 
 def usage_to(view: views.UsageView) -> pb.GetUsageResponse:

@@ -33,8 +33,9 @@ from agent.limits import (
     REPORT_CALL_S,
     STOP_CALL_S,
 )
+from agent.local.people_views import UsageView
 from agent.local.views import FederationView, GrantedView, PlaceView, ProgressView, WaitingView
-from agent.rpc import convert_federation, convert_site
+from agent.rpc import convert_federation, convert_people, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import detailed_error, is_cancelled, peer_error
 from agent.rpc.peer_events import event_of_peer
@@ -158,6 +159,12 @@ class GatewayClient(LeaseClient):
         request = pb.GetFederationRequest()
         answer = await self._ask(self._stub().GetFederation(request, timeout=PEER_CALL_S))
         return convert_federation.federation_from(answer)
+
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        """Return what accounts of the site have used."""
+        request = pb.GetUsageRequest(accounts=accounts)
+        answer = await self._ask(self._stub().GetUsage(request, timeout=PEER_CALL_S))
+        return convert_people.usage_from(answer)
 
 
 class SiteClient(LeaseClient):

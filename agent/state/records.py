@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pyrdma.image.manifest import ImageId
@@ -52,6 +52,19 @@ class MemberRecord:
     joined_at: float
     left_at: float | None
     certificate_not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A key for a laptop, with what its secret is proven with; times are Unix times."""
+
+    token_id: bytes
+    key: bytes = field(repr=False)
+    name: str
+    account: str
+    created_at: float
+    expires_at: float
+    used_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

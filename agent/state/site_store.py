@@ -132,6 +132,18 @@ class SiteStore:
         )
         return [_lease(row) for row in rows]
 
+    async def lease_times(self, borrower_site: str, account: str, *, now_s: float) -> tuple[int, float]:
+        """Return how many leases an account and what is below it hold, and the seconds of all until now."""
+        row = await self._file.read(
+            lambda db: db.execute(
+                "SELECT COUNT(*) - COUNT(ended_at),"
+                " TOTAL(MAX(0, COALESCE(ended_at, ?) - created_at)) FROM site_leases"
+                " WHERE borrower_site = ? AND (account = ? OR substr(account, 1, length(?) + 1) = ? || '/')",
+                [now_s, borrower_site, account, account, account],
+            ).fetchone()
+        )
+        return int(row[0]), float(row[1])
+
     def _remember(self, record: MemberRecord | None) -> None:
         # In the file's thread, in the order of the transactions; a dict's assignment needs no lock.
         if record is not None:
@@ -142,7 +154,7 @@ async def forget_site(file: StateFile) -> None:
     """Empty all books of a site and the registry's marks: what was a node of one site begins in another."""
 
     def change(db: Database) -> None:
-        for table in ("invites", "members", "site_leases", "registry_marks"):
+        for table in ("invites", "members", "site_leases", "registry_marks", "tokens"):
             db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
 
     await file.write(change)
