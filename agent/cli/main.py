@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "stop": "agent.cli.run:stop",
     "leases": "agent.cli.show:leases",
     "transfers": "agent.cli.show:transfers",
+    "queue": "agent.cli.queue:queue",
     "status": "agent.cli.show:status",
     "nodes": "agent.cli.nodes:nodes",
     "consortium": "agent.cli.consortium:consortium",

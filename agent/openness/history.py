@@ -20,7 +20,7 @@ class History:
 
     async def add_wait(self, wait: Wait) -> None:
         """Keep the wait of a request that was granted; what is too old is forgotten."""
-        row = {
+        row: dict[str, object] = {
             "at": wait.at_s,
             "waited_s": wait.waited_s,
             "device_class": wait.device_class,
@@ -31,7 +31,7 @@ class History:
 
     async def add_reclaim(self, reclaim: Reclaim) -> None:
         """Keep how fast a device went back."""
-        row = {"at": reclaim.at_s, "seconds": reclaim.seconds}
+        row: dict[str, object] = {"at": reclaim.at_s, "seconds": reclaim.seconds}
         await self._file.write(lambda db: _add(db, "reclaims", row, reclaim.at_s))
 
     async def waits(self, since_s: float) -> list[Wait]:
