@@ -40,8 +40,8 @@ MAX_KEY_PEM_CHARS: Final = 1024
 """One Ed25519 key in PEM has 120 characters; every member parses it."""
 MAX_FORMER_RECEIPTS_KEYS: Final = 8
 """Keys that a site signed receipts with before the present one; a receipt may be tried against all of them."""
-MAX_UNIX_TIME_S: Final = 1 << 40
-"""A moment that anybody means; SQLite and datetime keep no endless ones."""
+MAX_UNIX_TIME_S: Final = 1 << 37
+"""A moment that anybody means, up to the year 6325; calendars and SQLite keep no endless ones."""
 MAX_REGION_CHARS: Final = 64
 """A region is shown in tables."""
 MAX_SITE_DOCUMENT_BYTES: Final = 32 << 10
