@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from agent.daemon.clocks import boot_time_s as boot_time_s
 from agent.daemon.faces import Broker, Emit, LeaseNotice, Wish
 from agent.daemon.leases import Leases, view_of, whose
 from agent.daemon.relay import HOST, Relay
@@ -32,11 +33,6 @@ _log = logging.getLogger(__name__)
 _NOT_KNOWN_YET: Final = ImageId(bytes(32))
 """Stands in the books until the donor has said which image a name is."""
 _UNKNOWN: Final = "its donor no longer knows it"
-
-
-def boot_time_s() -> float:
-    """Return the clock of leases: it goes on while the machine sleeps, and nobody can set it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)
