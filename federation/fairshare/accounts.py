@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from federation.errors import FederationInputError
@@ -28,6 +29,7 @@ def check_account(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=16384)
 def ancestors(path: str) -> tuple[str, ...]:
     """Return the paths from the institution down to the account itself."""
     labels = path.split("/")[1:]
@@ -49,6 +51,7 @@ def seat(path: str) -> str:
     return path + "/"
 
 
+@lru_cache(maxsize=16384)
 def nodes_of(path: str) -> tuple[str, ...]:
     """Return the nodes that an account's use counts in: from the institution to the account, and its seat."""
     return (*ancestors(path), path + "/")

@@ -14,15 +14,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from federation.fairshare.accounts import nodes_of, parent_of
-from federation.fairshare.charging import Charges
 from federation.fairshare.line import Line, Waiting
-from federation.fairshare.rank import age_factor, lot, rank_of
-from federation.fairshare.standing import Standing
+from federation.fairshare.rank import Ranks, lot
 
 T = TypeVar("T")
+_asked_at_s = attrgetter("asked_at_s")
 _Place = tuple[int, int, bytes, str]
 """Rank, age and lot of the request that is next, the node itself."""
 
@@ -44,8 +44,7 @@ class Forest(Generic[T]):
         cls,
         line: Line[T],
         accounts: Iterable[str],
-        standing: Standing,
-        own: Charges,
+        ranks: Ranks,
         *,
         seats: Mapping[str, _Place] | None = None,
     ) -> Forest[T]:
@@ -55,46 +54,43 @@ class Forest(Generic[T]):
         by_depth: list[set[str]] = [set(), set(), set()]
         for account in accounts:
             *above, seat = nodes_of(account)
-            place = seats[seat] if seats is not None else _seat_place(seat, line, standing, own)
+            place = seats[seat] if seats is not None else _seat_place(seat, line.accounts[account], ranks)
             places[seat] = place
             below.setdefault(account, []).append(place)
-            for nodes, node in zip(by_depth, above, strict=False):
-                nodes.add(node)
+            for depth in range(len(above) - 1, -1, -1):
+                if above[depth] in by_depth[depth]:
+                    break
+                by_depth[depth].add(above[depth])
         for nodes in reversed(by_depth):
             for node in nodes:
                 inside = below[node]
                 if len(inside) > 1:
                     inside.sort()
-                place = _place(node, inside, standing, own)
+                place = _place(node, inside, ranks)
                 places[node] = place
                 below.setdefault(parent_of(node), []).append(place)
         if "" in below:
             below[""].sort()
         return cls(below, places)
 
-    def after(self, account: str, line: Line[T], standing: Standing, own: Charges) -> Forest[T]:
-        """Return the forest after a change of an account's requests or charges, in time of its depth."""
-        below = dict(self.below)
-        places = dict(self.places)
-        *above, seat = nodes_of(account)
-        waits = bool(line.of_account(account))
-        if not waits and seat not in places and account not in places:
-            return self._recharged(account, standing, own)
-        _move(seat, _seat_place(seat, line, standing, own) if waits else None, below, places)
-        for node in reversed(above):
-            inside = below.get(node)
-            _move(node, _place(node, inside, standing, own) if inside else None, below, places)
-        return Forest(below, places)
+    def after(self, account: str, requests: tuple[Waiting[T], ...], ranks: Ranks) -> Forest[T]:
+        """Return the forest after a change of an account's requests or charges, in time of its depth.
 
-    def _recharged(self, account: str, standing: Standing, own: Charges) -> Forest[T]:
-        """Return the forest after a charge to an account that does not wait: those above it may."""
-        active = [node for node in nodes_of(account) if node in self.places]
-        if not active:
+        Args:
+            account: which one; without requests those above it may be here for others, and be charged too.
+            requests: those that it has now.
+            ranks: as they are now.
+        """
+        nodes = nodes_of(account)
+        if not requests and not any(node in self.places for node in nodes):
             return self
         below = dict(self.below)
         places = dict(self.places)
-        for node in reversed(active):
-            _move(node, _place(node, below[node], standing, own), below, places)
+        *above, seat = nodes
+        _move(seat, _seat_place(seat, requests, ranks) if requests else None, below, places)
+        for node in reversed(above):
+            inside = below.get(node)
+            _move(node, _place(node, inside, ranks) if inside else None, below, places)
         return Forest(below, places)
 
     def walk(self, line: Line[T], epoch: int) -> Iterator[Waiting[T]]:
@@ -129,27 +125,24 @@ class Forest(Generic[T]):
 
 def in_account(requests: tuple[Waiting[T], ...], epoch: int) -> tuple[Waiting[T], ...]:
     """Return an account's requests as they are served: the older first, equally old ones by lot."""
-    ages = [one.asked_at_s for one in requests]
-    if len(set(ages)) == len(ages):
+    if len(set(map(_asked_at_s, requests))) == len(requests):
         return requests
     return tuple(sorted(requests, key=lambda one: (one.asked_at_s, lot(one.key, epoch))))
 
 
-def _seat_place(seat: str, line: Line[T], standing: Standing, own: Charges) -> _Place:
-    requests = line.of_account(seat[:-1])
+def _seat_place(seat: str, requests: tuple[Waiting[T], ...], ranks: Ranks) -> _Place:
     head = requests[0]
     asked_at_s = head.asked_at_s
-    drawn = lot(head.key, standing.epoch)
+    drawn = lot(head.key, ranks.epoch)
     if len(requests) > 1 and requests[1].asked_at_s == asked_at_s:
-        drawn = min(lot(one.key, standing.epoch) for one in requests if one.asked_at_s == asked_at_s)
-    return (rank_of(seat, standing, own, age_factor(asked_at_s, standing)), asked_at_s, drawn, seat)
+        drawn = min(lot(one.key, ranks.epoch) for one in requests if one.asked_at_s == asked_at_s)
+    return (ranks.rank_aged(seat, asked_at_s), asked_at_s, drawn, seat)
 
 
-def _place(node: str, inside: list[_Place], standing: Standing, own: Charges) -> _Place:
+def _place(node: str, inside: list[_Place], ranks: Ranks) -> _Place:
     _, asked_at_s, drawn, first = inside[0]
     alone = len(inside) == 1 and first[-1] == "/"
-    factor = age_factor(asked_at_s, standing) if alone else 1
-    return (rank_of(node, standing, own, factor), asked_at_s, drawn, node)
+    return (ranks.rank_aged(node, asked_at_s) if alone else ranks.rank(node), asked_at_s, drawn, node)
 
 
 def _move(node: str, place: _Place | None, below: dict[str, list[_Place]], places: dict[str, _Place]) -> None:

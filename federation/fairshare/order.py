@@ -25,7 +25,7 @@ from federation.fairshare.accounts import nodes_of, parent_of
 from federation.fairshare.charging import Charges
 from federation.fairshare.forest import Forest
 from federation.fairshare.line import Line, Waiting
-from federation.fairshare.rank import used_permille
+from federation.fairshare.rank import Ranks
 from federation.fairshare.reserve import reserve_class
 from federation.fairshare.standing import Standing
 
@@ -61,10 +61,9 @@ class Order(Generic[T]):
                 name = reserve_class(standing.policy, standing.classes(account))
                 if name is not None:
                     members[name].append(account)
-        forest = Forest.of(line, line.accounts, standing, charges)
-        by_class = {
-            name: Forest.of(line, of, standing, charges, seats=forest.places) for name, of in members.items()
-        }
+        ranks = Ranks(standing, charges)
+        forest = Forest.of(line, line.accounts, ranks)
+        by_class = {name: Forest.of(line, of, ranks, seats=forest.places) for name, of in members.items()}
         return cls(line, standing, charges, forest, by_class)
 
     def under(self, standing: Standing) -> Order[T]:
@@ -127,26 +126,22 @@ class Order(Generic[T]):
         ours, others = parting(mine, theirs)
         siblings = {place[3] for place in self._forest.below.get(parent_of(ours), ())} | {ours, others}
         ordered = tuple(sorted(siblings))
-        return (
-            others.rstrip("/"),
-            used_permille(others, ordered, self.standing, self.own),
-            used_permille(ours, ordered, self.standing, self.own),
-        )
+        ranks = Ranks(self.standing, self.own)
+        return others.rstrip("/"), ranks.used_permille(others, ordered), ranks.used_permille(ours, ordered)
 
     def _lacking(self, deficits: Mapping[str, int]) -> list[str]:
         found = [name for name, lacks in deficits.items() if lacks > 0 and name in self._by_class]
         return sorted(found, key=lambda name: (-deficits[name], name))
 
     def _after(self, account: str, line: Line[T], own: Charges) -> Order[T]:
+        ranks = Ranks(self.standing, own)
+        requests = line.of_account(account)
         drawing_on = reserve_class(self.standing.policy, self.standing.classes(account))
-        nobody: Line[T] = Line()
-        by_class = {}
-        for name, forest in self._by_class.items():
-            # Charges to an account outside the class move those above it, which the class may share.
-            its_line = line if name == drawing_on else nobody
-            by_class[name] = forest.after(account, its_line, self.standing, own)
-        forest = self._forest.after(account, line, self.standing, own)
-        return Order(line, self.standing, own, forest, by_class)
+        by_class = {
+            name: forest.after(account, requests if name == drawing_on else (), ranks)
+            for name, forest in self._by_class.items()
+        }
+        return Order(line, self.standing, own, self._forest.after(account, requests, ranks), by_class)
 
 
 def parting(first: str, second: str) -> tuple[str, str]:

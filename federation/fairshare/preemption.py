@@ -25,7 +25,7 @@ from federation.fairshare.accounts import parent_of
 from federation.fairshare.charging import Charges
 from federation.fairshare.decay import SCALE_BITS
 from federation.fairshare.order import parting
-from federation.fairshare.rank import used_by
+from federation.fairshare.rank import Ranks
 from federation.fairshare.standing import Standing
 
 
@@ -76,6 +76,7 @@ def below_after_move(
     if parent_of(mine) and charge_msgs > victim.charge_msgs:
         return False
     moved = max(charge_msgs, victim.charge_msgs) << SCALE_BITS
-    mine_after = used_by(mine, standing, own) + moved
-    theirs_after = used_by(theirs, standing, own) - moved
-    return mine_after * standing.weight(theirs) < theirs_after * standing.weight(mine)
+    ranks = Ranks(standing, own)
+    mine_after = ranks.used(mine) + moved
+    theirs_after = ranks.used(theirs) - moved
+    return mine_after * ranks.weight(theirs) < theirs_after * ranks.weight(mine)

@@ -53,6 +53,7 @@ class Standing:
         split: the frozen split if they are too old; else ``None``.
         local: with a split, decayed use of this donor's own devices since it was frozen, by node.
         policy_digest, ledger_digest: what a decision records.
+        weights: of the nodes that the policy or the split names; ``unnamed_weight`` of the others.
     """
 
     epoch: int
@@ -66,7 +67,7 @@ class Standing:
     local: Mapping[str, int] = field(default_factory=dict)
     policy_digest: str = ""
     ledger_digest: str = ""
-    _weights: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    weights: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _below: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class Standing:
             weights = {path: rule.weight for path, rule in self.policy.accounts.items()}
         else:
             weights = frozen_weights(self.policy, self.split, self.epoch)
-        object.__setattr__(self, "_weights", weights)
+        object.__setattr__(self, "weights", weights)
 
     @property
     def now_s(self) -> int:
@@ -91,16 +92,15 @@ class Standing:
         """Whether the frozen split rules."""
         return self.split is not None
 
-    def weight(self, node: str) -> int:
-        """Return a node's weight among its siblings; 1 for what the policy does not name, seats included."""
-        known = self._weights.get(node)
-        if known is not None:
-            return known
+    @property
+    def unnamed_weight(self) -> int:
+        """The weight of what the policy does not name: accounts below an open one, and seats."""
         return 1 if self.split is None else 1 << WEIGHT_BITS
 
-    def used(self, node: str) -> int:
-        """Return the decayed use that a node is ranked by, 2^-40 msgs."""
-        return (self.usage if self.split is None else self.local).get(node, 0)
+    @property
+    def ranked_use(self) -> Mapping[str, int]:
+        """The decayed use by node that ranks, 2^-40 msgs."""
+        return self.usage if self.split is None else self.local
 
     def share(self, account: str) -> tuple[int, int]:
         """Return an account's share of the federation by the policy's weights, as (part, whole)."""
