@@ -916,6 +916,122 @@ class OpenSessionResponse(_message.Message):
     ttl_s: float
     def __init__(self, session: _Optional[str] = ..., ttl_s: _Optional[float] = ...) -> None: ...
 
+class LedgerHeadsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LedgerHeadsReply(_message.Message):
+    __slots__ = ("heads", "notes", "carbon")
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    CARBON_FIELD_NUMBER: _ClassVar[int]
+    heads: _containers.RepeatedCompositeFieldContainer[LedgerHead]
+    notes: bytes
+    carbon: SignedStatement
+    def __init__(self, heads: _Optional[_Iterable[_Union[LedgerHead, _Mapping]]] = ..., notes: _Optional[bytes] = ..., carbon: _Optional[_Union[SignedStatement, _Mapping]] = ...) -> None: ...
+
+class LedgerHead(_message.Message):
+    __slots__ = ("donor", "position", "digest")
+    DONOR_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    donor: str
+    position: int
+    digest: bytes
+    def __init__(self, donor: _Optional[str] = ..., position: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class LedgerPageRequest(_message.Message):
+    __slots__ = ("donor", "after", "limit")
+    DONOR_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    donor: str
+    after: int
+    limit: int
+    def __init__(self, donor: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class LedgerPageReply(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[LedgerItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[LedgerItem, _Mapping]]] = ...) -> None: ...
+
+class LedgerItem(_message.Message):
+    __slots__ = ("body", "donor_signature", "borrower_signature")
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    DONOR_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    BORROWER_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    donor_signature: bytes
+    borrower_signature: bytes
+    def __init__(self, body: _Optional[bytes] = ..., donor_signature: _Optional[bytes] = ..., borrower_signature: _Optional[bytes] = ...) -> None: ...
+
+class LedgerSignaturesRequest(_message.Message):
+    __slots__ = ("donor", "positions")
+    DONOR_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    donor: str
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, donor: _Optional[str] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LedgerSignaturesReply(_message.Message):
+    __slots__ = ("signatures",)
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    signatures: _containers.RepeatedCompositeFieldContainer[Countersignature]
+    def __init__(self, signatures: _Optional[_Iterable[_Union[Countersignature, _Mapping]]] = ...) -> None: ...
+
+class Countersignature(_message.Message):
+    __slots__ = ("donor", "position", "signature")
+    DONOR_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    donor: str
+    position: int
+    signature: bytes
+    def __init__(self, donor: _Optional[str] = ..., position: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class CountersignRequest(_message.Message):
+    __slots__ = ("signatures",)
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    signatures: _containers.RepeatedCompositeFieldContainer[Countersignature]
+    def __init__(self, signatures: _Optional[_Iterable[_Union[Countersignature, _Mapping]]] = ...) -> None: ...
+
+class CountersignReply(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: int
+    def __init__(self, taken: _Optional[int] = ...) -> None: ...
+
+class LedgerNotesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LedgerNotesReply(_message.Message):
+    __slots__ = ("evidence", "disputes", "resolutions")
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    DISPUTES_FIELD_NUMBER: _ClassVar[int]
+    RESOLUTIONS_FIELD_NUMBER: _ClassVar[int]
+    evidence: _containers.RepeatedCompositeFieldContainer[LedgerEvidence]
+    disputes: _containers.RepeatedCompositeFieldContainer[SignedStatement]
+    resolutions: _containers.RepeatedCompositeFieldContainer[SignedStatement]
+    def __init__(self, evidence: _Optional[_Iterable[_Union[LedgerEvidence, _Mapping]]] = ..., disputes: _Optional[_Iterable[_Union[SignedStatement, _Mapping]]] = ..., resolutions: _Optional[_Iterable[_Union[SignedStatement, _Mapping]]] = ...) -> None: ...
+
+class LedgerEvidence(_message.Message):
+    __slots__ = ("first", "second")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    first: LedgerItem
+    second: LedgerItem
+    def __init__(self, first: _Optional[_Union[LedgerItem, _Mapping]] = ..., second: _Optional[_Union[LedgerItem, _Mapping]] = ...) -> None: ...
+
+class SignedStatement(_message.Message):
+    __slots__ = ("body", "signature")
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    signature: bytes
+    def __init__(self, body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
 class DescribeSiteRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -2300,6 +2300,31 @@ class SiteStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
                 _registered_method=True)
+        self.LedgerHeads = channel.unary_unary(
+                '/pyrdma.v1.Site/LedgerHeads',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerHeadsRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerHeadsReply.FromString,
+                _registered_method=True)
+        self.LedgerPage = channel.unary_unary(
+                '/pyrdma.v1.Site/LedgerPage',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerPageRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerPageReply.FromString,
+                _registered_method=True)
+        self.LedgerSignatures = channel.unary_unary(
+                '/pyrdma.v1.Site/LedgerSignatures',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerSignaturesRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerSignaturesReply.FromString,
+                _registered_method=True)
+        self.LedgerNotes = channel.unary_unary(
+                '/pyrdma.v1.Site/LedgerNotes',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerNotesRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerNotesReply.FromString,
+                _registered_method=True)
+        self.Countersign = channel.unary_unary(
+                '/pyrdma.v1.Site/Countersign',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.CountersignRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CountersignReply.FromString,
+                _registered_method=True)
 
 
 class SiteServicer:
@@ -2368,6 +2393,38 @@ class SiteServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LedgerHeads(self, request, context):
+        """The ledger: each gateway pulls what it lacks, of every donor, from whichever gateway has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LedgerPage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LedgerSignatures(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LedgerNotes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Countersign(self, request, context):
+        """A borrower's own signatures, brought to the donor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SiteServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -2420,6 +2477,31 @@ def add_SiteServicer_to_server(servicer, server):
                     servicer.Relay,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
+            ),
+            'LedgerHeads': grpc.unary_unary_rpc_method_handler(
+                    servicer.LedgerHeads,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerHeadsRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerHeadsReply.SerializeToString,
+            ),
+            'LedgerPage': grpc.unary_unary_rpc_method_handler(
+                    servicer.LedgerPage,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerPageRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerPageReply.SerializeToString,
+            ),
+            'LedgerSignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.LedgerSignatures,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerSignaturesRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerSignaturesReply.SerializeToString,
+            ),
+            'LedgerNotes': grpc.unary_unary_rpc_method_handler(
+                    servicer.LedgerNotes,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerNotesRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.LedgerNotesReply.SerializeToString,
+            ),
+            'Countersign': grpc.unary_unary_rpc_method_handler(
+                    servicer.Countersign,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.CountersignRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.CountersignReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -2694,6 +2776,141 @@ class Site:
             '/pyrdma.v1.Site/Relay',
             agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.RelayData.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LedgerHeads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/LedgerHeads',
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerHeadsRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerHeadsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LedgerPage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/LedgerPage',
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerPageRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerPageReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LedgerSignatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/LedgerSignatures',
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerSignaturesRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerSignaturesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LedgerNotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/LedgerNotes',
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerNotesRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.LedgerNotesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Countersign(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Site/Countersign',
+            agent_dot_rpc_dot_pyrdma__pb2.CountersignRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.CountersignReply.FromString,
             options,
             channel_credentials,
             insecure,
