@@ -15,6 +15,7 @@ import pytest
 from agent.daemon.faces import (
     Emit,
     Heed,
+    LeaseNotice,
     LeaseOffer,
     OfferRequest,
     Refusal,
@@ -27,7 +28,7 @@ from agent.errors import BusyError, PeerNodeError, RefusedError, UnknownLeaseErr
 from agent.gateway.broker import SiteBroker
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours
-from agent.limits import MAX_BROKERED, MAX_DONORS_ASKED, MAX_EVENTS_HELD
+from agent.limits import MAX_ASK_WAIT_S, MAX_BROKERED, MAX_DONORS_ASKED, MAX_EVENTS_HELD
 from agent.local.views import (
     AcceptedView,
     GrantedView,
@@ -36,8 +37,10 @@ from agent.local.views import (
     PhaseView,
     PlaceView,
     ProgressView,
+    ReasonView,
     RunEvent,
     StartView,
+    WaitingView,
 )
 from agent.site.trust import Trust
 from agent.state import SiteStore, StateFile
@@ -648,3 +651,100 @@ async def test_an_end_that_cannot_be_written_is_an_end(sites: Sites) -> None:
         assert await bench.broker.release("leaseb", "enough", "a1") == "enough"
         with pytest.raises(UnknownLeaseError):
             await bench.broker.renew("leaseb", "a1")
+
+
+# --- requests that wait -----------------------------------------------------------------------------------
+
+FULL = PlaceView(2, 7, (ReasonView("waiting-for-capacity", "every device is in use.", "a lease ends"),))
+
+
+class Queue(Donor):
+    """A site where a request waits until ``turn`` is set; asked to wait, it keeps the question open."""
+
+    def __init__(self, site: str) -> None:
+        super().__init__(site)
+        self.turn = asyncio.Event()
+        self.waits: list[float] = []
+
+    async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> LeaseOffer | PlaceView | Refusal:
+        self.waits.append(wait_s)
+        self.request = request
+        if wait_s:
+            await self.turn.wait()
+        return await super().ask_offer(request, wait_s) if self.turn.is_set() else FULL
+
+
+async def test_a_request_waits_where_every_device_is_in_use(sites: Sites) -> None:
+    """Each donor keeps its place, the borrower hears where it stands; the first that offers is taken."""
+    async with sites("uni-b", "uni-c") as bench:
+        bench.own.reply = NO_DEVICE
+        queues = bench.others["uni-b"], bench.others["uni-c"] = Queue("uni-b"), Queue("uni-c")
+        bench.neighbours.learn()
+        for queue in queues:
+            bench.neighbours.get(queue.site).peer = queue
+        borrowing = asyncio.create_task(bench.borrow())
+        await until(lambda: all(len(queue.waits) == 2 for queue in queues))
+        assert queues[0].waits == [0.0, MAX_ASK_WAIT_S], "a place first, then a question that is kept open"
+        waiting = [one for one in bench.events if isinstance(one, WaitingView)]
+        assert {one.site for one in waiting} == {"uni-b", "uni-c"}
+        assert {one.place for one in waiting} == {FULL}
+        assert queues[0].request.request_id == queues[1].request.request_id, "one request, wherever it waits"
+        queues[1].turn.set()
+        assert (await borrowing).lease.id == "leasec"
+        await until(lambda: queues[0].calls)
+        assert queues[0].calls == [f"release {queues[0].request.request_id}: another offer was taken"]
+
+
+async def test_who_waits_no_more_gives_its_places_up(sites: Sites) -> None:
+    """A place that nobody wants must not stand before others."""
+    async with sites("uni-b") as bench:
+        bench.own.reply = NO_DEVICE
+        queue = bench.others["uni-b"] = bench.neighbours.get("uni-b").peer = Queue("uni-b")
+        borrowing = asyncio.create_task(bench.borrow())
+        await until(lambda: len(queue.waits) == 2)
+        borrowing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await borrowing
+        await until(lambda: queue.calls)
+        assert queue.calls == [f"release {queue.request.request_id}: the request was called off"]
+
+
+async def test_a_place_outlives_a_broken_line(sites: Sites) -> None:
+    """The donor keeps it for a minute: it is asked again, not given up."""
+    async with sites("uni-b") as bench:
+        bench.own.reply = NO_DEVICE
+        queue = bench.others["uni-b"] = bench.neighbours.get("uni-b").peer = Queue("uni-b")
+        offer = queue.reply
+        borrowing = asyncio.create_task(bench.borrow())
+        await until(lambda: len(queue.waits) == 2)
+        queue.reply = PeerNodeError("the peer uni-b is not reachable.")
+        queue.turn.set()
+        await until(lambda: len(queue.waits) == 3)
+        queue.reply = offer
+        assert (await borrowing).lease.id == "leaseb"
+
+
+async def test_when_nobody_is_left_the_next_sites_are_asked(sites: Sites) -> None:
+    """Sites that refuse are no reason to give up while others have not been asked."""
+    async with sites("uni-b", "uni-c", "uni-d", "uni-e") as bench:
+        for one in (bench.own, *bench.others.values()):
+            one.reply = NO_DEVICE
+        bench.others["uni-e"].reply = LeaseOffer("offere", 30.0, "n1", warm=False)
+        assert (await bench.borrow()).lease.id == "leasee"
+
+
+async def test_a_notice_of_a_lease_reaches_whoever_attends_it(sites: Sites) -> None:
+    """Its guest can go elsewhere before the device is gone."""
+    async with sites("uni-b") as bench:
+        bench.own.reply = NO_DEVICE
+
+        class Reclaiming(Donor):
+            async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+                heed(LeaseNotice("its owner needs it", 10.0))
+                return "its owner has it"
+
+        bench.others["uni-b"] = bench.neighbours.get("uni-b").peer = Reclaiming("uni-b")
+        await bench.borrow()
+        heard: list[LeaseNotice] = []
+        assert await bench.broker.attend("leaseb", "a1", heard.append) == "its owner has it"
+        assert heard == [LeaseNotice("its owner needs it", 10.0)]
