@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -87,8 +88,6 @@ class PageServer:
         """
         config = uvicorn.Config(
             app,
-            host=host,
-            port=port,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -97,8 +96,9 @@ class PageServer:
             timeout_keep_alive=5,
         )
         try:
-            listening = config.bind_socket()
-        except (OSError, SystemExit) as error:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listening = socket.create_server((host, port), family=family)
+        except OSError as error:
             raise SocketInUseError(
                 f"the page cannot be served at {host}:{port}.", fix="name another address with --page"
             ) from error
