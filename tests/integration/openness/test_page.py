@@ -88,7 +88,7 @@ async def test_the_page_says_waits_shares_and_terms() -> None:
 
 
 async def test_no_request_and_no_person_is_published() -> None:
-    """Neither page names a request, a node or an account below an institution; few that wait are not counted."""
+    """Neither page names a request, a node or an account of one; few that wait are not counted."""
     site = Site()
     async with served(site) as client:
         for path in ("/", "/queue.json"):
