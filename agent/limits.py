@@ -354,5 +354,3 @@ MAX_PERSON_CHARS: Final = 64
 """A user's, group's or token's name; Linux allows 32, and names are printed."""
 MAX_ACCOUNTS_OF_ONE: Final = 64
 """Accounts in one line of a people file; they are shown, and compared for each request."""
-MAX_DURATION_S: Final = 30 * 86400
-"""The longest time that a request may name; donors lend far shorter, and nobody plans a month ahead."""

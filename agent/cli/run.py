@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import click
 
 from agent.cli.options import Paths, json_option, paths_options, timeout_option
 from agent.limits import LONG_CALL_S
+from agent.local.people_views import Wanted
 from agent.local.views import (
     AHEAD_PHASES,
     AcceptedView,
@@ -15,6 +19,7 @@ from agent.local.views import (
     PhaseView,
     PlaceView,
     ProgressView,
+    RunEvent,
     WaitingView,
 )
 
@@ -23,10 +28,34 @@ from agent.local.views import (
 @click.argument("model")
 @click.option("--site", default="", metavar="SITE", help="Run it on a device of this site.")
 @click.option("--node", default="", metavar="NODE", help="Run it on this node of the site.")
+@click.option("--account", default="", metavar="ACCOUNT", help="Who is charged.  [default: your own]")
+@click.option("--purpose", default="", metavar="PURPOSE", help="What it is for, as the policy names it.")
+@click.option("--instant", is_flag=True, help="It may be taken back at once: idle reserve is lent to such.")
+@click.option("--duration", metavar="TIME", help="How long at most, such as 4h.  [default: as is lent]")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    envvar="PYRDMA_AGENT_TOKEN_FILE",
+    show_envvar=True,
+    help="Ask with a token, from a machine without an agent; stays until Ctrl-C.",
+)
 @timeout_option(LONG_CALL_S)
 @json_option
 @paths_options
-def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
+def run(
+    *,
+    model: str,
+    site: str,
+    node: str,
+    account: str,
+    purpose: str,
+    instant: bool,
+    duration: str | None,
+    token_file: Path | None,
+    timeout_s: float,
+    as_json: bool,
+    paths: Paths,
+) -> None:
     """Start MODEL (NAME, SITE/NAME or NAME@IMAGEID) from memory and print an OpenAI-compatible endpoint.
 
     In a site the gateway finds a donated device, this site's first, then another's; without one it runs here.
@@ -37,38 +66,66 @@ def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, pa
     """
     import asyncio
 
-    from agent.cli.output import data, data_json, talk
-    from agent.cli.progress import TransferBar
-    from agent.cli.schema import granted_document
     from agent.local.client import AgentClient
+    from agent.text import parse_duration
+
+    wanted = Wanted(model, site, node, account, purpose, instant, int(parse_duration(duration or "0s")))
+    if token_file is not None:
+        from agent.cli.visiting import visit
+
+        asyncio.run(visit(token_file, wanted, timeout_s=timeout_s, as_json=as_json))
+        return
 
     async def work() -> tuple[GrantedView, list[str]]:
-        notes: list[str] = []
-        waiting: dict[str, PlaceView] = {}
-        granted: GrantedView | None = None
-        async with AgentClient(paths, change=True) as client:
-            with TransferBar(f"warming {model}", quiet=as_json) as bar:
-                async for event in client.run(model, site=site, node=node, timeout_s=timeout_s):
-                    match event:
-                        case NoteView(text):
-                            notes.append(text)
-                            bar.note(text)
-                        case ProgressView():
-                            bar.show(event)
-                        case WaitingView(at, place):
-                            if waiting.get(at) != place:
-                                waiting[at] = place
-                                bar.note(waiting_line(at, place))
-                        case PhaseView():
-                            pass  # the timeline is printed as a whole below
-                        case AcceptedView():
-                            bar.note(f"lease {event.lease_id} on {event.site}/{event.node}")
-                        case GrantedView():
-                            granted = event
-        assert granted is not None, "the agent's last event is the lease"
-        return granted, notes
+        async with AgentClient(paths, change=True, person=True) as client:
+            return await follow(client.run(wanted, timeout_s=timeout_s), model, quiet=as_json)
 
     granted, notes = asyncio.run(work())
+    show_granted(granted, notes, as_json=as_json)
+    if not as_json:
+        from agent.cli.output import talk
+
+        talk("The key is shown only now. The lease stays until you stop it.")
+        talk(f"try:   curl -H 'Authorization: Bearer {granted.api_key}' {granted.endpoint}/models")
+        talk(f"stop:  pyrdma-agent stop {granted.lease.id}")
+
+
+async def follow(
+    events: AsyncIterator[RunEvent], model: str, *, quiet: bool
+) -> tuple[GrantedView, list[str]]:
+    """Show a start's events as they come; return the lease and what was said on the way."""
+    from agent.cli.progress import TransferBar
+
+    notes: list[str] = []
+    waiting: dict[str, PlaceView] = {}
+    granted: GrantedView | None = None
+    with TransferBar(f"warming {model}", quiet=quiet) as bar:
+        async for event in events:
+            match event:
+                case NoteView(text):
+                    notes.append(text)
+                    bar.note(text)
+                case ProgressView():
+                    bar.show(event)
+                case WaitingView(at, place):
+                    if waiting.get(at) != place:
+                        waiting[at] = place
+                        bar.note(waiting_line(at, place))
+                case PhaseView():
+                    pass  # the timeline is printed as a whole afterwards
+                case AcceptedView():
+                    bar.note(f"lease {event.lease_id} on {event.site}/{event.node}")
+                case GrantedView():
+                    granted = event
+    assert granted is not None, "the agent's last event is the lease"
+    return granted, notes
+
+
+def show_granted(granted: GrantedView, notes: list[str], *, as_json: bool) -> None:
+    """Print a lease that answers."""
+    from agent.cli.output import data, data_json, talk
+    from agent.cli.schema import granted_document
+
     if as_json:
         data_json(granted_document(granted, notes))
         return
@@ -79,9 +136,8 @@ def run(model: str, site: str, node: str, timeout_s: float, *, as_json: bool, pa
     data(f"lease     {lease.id}")
     if lease.donor:
         data(f"runs on   {lease.donor}")
-    talk("The key is shown only now. The lease stays until you stop it.")
-    talk(f"try:   curl -H 'Authorization: Bearer {granted.api_key}' {granted.endpoint}/models")
-    talk(f"stop:  pyrdma-agent stop {lease.id}")
+    if lease.account:
+        data(f"account   {lease.account}")
 
 
 @click.command(short_help="End a lease.")
@@ -97,7 +153,7 @@ def stop(lease: str, *, as_json: bool, paths: Paths) -> None:
     from agent.local.client import AgentClient
 
     async def work() -> LeaseView:
-        async with AgentClient(paths, change=True) as client:
+        async with AgentClient(paths, change=True, person=True) as client:
             return await client.stop(lease)
 
     ended = asyncio.run(work())

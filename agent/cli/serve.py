@@ -46,6 +46,12 @@ from agent.limits import LEASE_TTL_S, MAX_LEASE_TTL_S, MAX_SPARES, MIN_LEASE_TTL
     metavar="INTERFACE",
     help="Announce this node, and look for its gateway, by multicast DNS on this interface.",
 )
+@click.option(
+    "--visitors",
+    default="",
+    metavar="HOST:PORT",
+    help="At a gateway: where laptops with a token reach it.  [default: it takes none]",
+)
 @paths_options
 @click.pass_context
 def serve(
@@ -59,6 +65,7 @@ def serve(
     donate: bool,
     lease_ttl_s: float,
     mdns: tuple[str, ...],
+    visitors: str,
     paths: Paths,
 ) -> None:
     """Run the agent of this node in the foreground until SIGTERM or Ctrl-C."""
@@ -75,6 +82,7 @@ def serve(
     from agent.resolve import check_name
     from agent.rpc.peer import PeerClient, check_peer_address
     from agent.text import parse_size
+    from federation.identity.names import check_address
     from pyrdma.cache.client import CacheClient, CacheConfig
 
     if len(peers) > MAX_PEERS:
@@ -89,6 +97,7 @@ def serve(
         donates=donate,
         lease_ttl_s=lease_ttl_s,
         mdns=mdns,
+        visitors=check_address(visitors) if visitors else "",
     )
     cache = CacheConfig(memory_bytes=parse_size(memory) if memory else total // 4, interfaces=interfaces)
     log_to(debug=bool(context.obj))

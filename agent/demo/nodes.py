@@ -14,6 +14,7 @@ from typing import Final
 
 from agent.errors import NodeError, UnreachableError
 from agent.local.client import AgentClient, wait_until_ready
+from agent.local.people_views import Wanted
 from agent.local.views import GrantedView, ProgressView, PublishedView, RunEvent
 from agent.paths import Paths
 from federation.errors import FederationError
@@ -103,7 +104,7 @@ class DemoNode:
     async def run(self, model: str, on_event: OnEvent, *, site: str = "", node: str = "") -> GrantedView:
         """Start a model, on this node or where it is told; progress goes to the callback."""
         async with AgentClient(self.paths, change=True) as client:
-            async for event in client.run(model, site=site, node=node):
+            async for event in client.run(Wanted(model, site, node)):
                 if isinstance(event, GrantedView):
                     return event
                 on_event(event)

@@ -116,39 +116,11 @@ class AgentClient:
             yield event
 
     async def run(
-        self,
-        model: str,
-        *,
-        site: str = "",
-        node: str = "",
-        account: str = "",
-        purpose: str = "",
-        instant: bool = False,
-        duration_s: int = 0,
-        timeout_s: float = LONG_CALL_S,
+        self, wanted: people_views.Wanted, *, timeout_s: float = LONG_CALL_S
     ) -> AsyncIterator[views.RunEvent]:
-        """Start a model; yields notes, progress and phases, last the lease. Ending early calls it off.
-
-        Args:
-            model: its reference.
-            site: where it must run; empty: anywhere.
-            node: on which node; empty: any.
-            account: who is charged; empty: the caller's default.
-            purpose: what it is for.
-            instant: it may be taken back at once, and may use what is reserved for others.
-            duration_s: how long it is wanted at most; 0: as long as the donor lends.
-            timeout_s: for the start.
-        """
-        request = pb.RunRequest(
-            model=model,
-            site=site,
-            node=node,
-            account=account,
-            purpose=purpose,
-            instant=instant,
-            duration_s=duration_s,
-        )
-        call = self._stub.Run(request, timeout=timeout_s, metadata=await self._metadata())
+        """Start a model; yields notes, progress and phases, last the lease. Ending early calls it off."""
+        request, metadata = convert_people.wanted_to(wanted), await self._metadata()
+        call = self._stub.Run(request, timeout=timeout_s, metadata=metadata)
         events: AsyncIterator[views.RunEvent] = self._events(call, convert.run_event_from)
         async for event in events:
             yield event

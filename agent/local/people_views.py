@@ -9,6 +9,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person wants to run: a model, where it must run (empty: anywhere), and on which terms.
+
+    Args:
+        account: who is charged; empty: the caller's default.
+        purpose: what it is for; empty: nothing in particular.
+        instant: it may be taken back at once, and may use what is reserved for others.
+        duration_s: how long at most; 0: as long as the donor lends.
+    """
+
+    model: str
+    site: str = ""
+    node: str = ""
+    account: str = ""
+    purpose: str = ""
+    instant: bool = False
+    duration_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WhoAmIView:
     """A caller as the agent knows it; ``account`` is the default, empty when the caller has none.
 

@@ -249,7 +249,7 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class GuestView:
-    """A lease on a device of this node; ``held_s``: since it was taken on, ``grace_s``: what it gets to end."""
+    """A lease on a device of this node; ``held_s``: since it came, ``grace_s``: what it gets to end."""
 
     lease_id: str
     model: str

@@ -12,6 +12,19 @@ from agent.rpc import pyrdma_pb2 as pb
 from federation.fairshare.accounts import check_account
 
 
+def wanted_to(wanted: views.Wanted) -> pb.RunRequest:
+    """Return the message of what a person wants to run."""
+    return pb.RunRequest(
+        model=wanted.model,
+        site=wanted.site,
+        node=wanted.node,
+        account=wanted.account,
+        purpose=wanted.purpose,
+        instant=wanted.instant,
+        duration_s=wanted.duration_s,
+    )
+
+
 def whoami_to(view: views.WhoAmIView) -> pb.WhoAmIResponse:
     """Return the message of a caller."""
     return pb.WhoAmIResponse(

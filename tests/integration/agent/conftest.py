@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from agent.local.client import AgentClient, wait_until_ready
+from agent.local.people_views import Wanted
 from agent.local.views import GrantedView, PublishedView, StatusView
 from agent.paths import Paths
 
@@ -78,7 +79,7 @@ class Process:
 
     def run(self, model: str) -> GrantedView:
         async def work(client: AgentClient) -> GrantedView:
-            events = [event async for event in client.run(model)]
+            events = [event async for event in client.run(Wanted(model))]
             assert isinstance(events[-1], GrantedView)
             return events[-1]
 

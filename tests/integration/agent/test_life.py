@@ -20,6 +20,7 @@ from grpc import aio
 
 from agent.errors import NotAllowedError
 from agent.local.client import AgentClient
+from agent.local.people_views import Wanted
 from agent.local.views import GrantedView
 from agent.paths import Paths
 from agent.rpc import pyrdma_pb2 as pb
@@ -241,7 +242,7 @@ def test_the_view_socket_shows_and_changes_nothing(start: Start, make_model: Mak
             await work(client)
 
     async def run(client: AgentClient) -> None:
-        async for _ in client.run("m"):
+        async for _ in client.run(Wanted("m")):
             pass
 
     async def publish(client: AgentClient) -> None:

@@ -17,6 +17,7 @@ import psutil
 
 from agent.errors import UnreachableError
 from agent.local.client import AgentClient, wait_until_ready
+from agent.local.people_views import Wanted
 from agent.local.views import FederationView, GrantedView, LeaseView, PublishedView, RunEvent
 from agent.paths import Paths
 
@@ -129,7 +130,7 @@ class SiteNode:
 
     def run_events(self, model: str, *, site: str = "", node: str = "") -> tuple[list[RunEvent], GrantedView]:
         async def work(client: AgentClient) -> tuple[list[RunEvent], GrantedView]:
-            events = [event async for event in client.run(model, site=site, node=node, timeout_s=DEADLINE_S)]
+            events = [event async for event in client.run(Wanted(model, site, node), timeout_s=DEADLINE_S)]
             assert isinstance(events[-1], GrantedView)
             return events, events[-1]
 
