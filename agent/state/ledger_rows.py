@@ -74,7 +74,9 @@ class LedgerRows:
         row = self.donor(db, donor)
         before = self.chain(db, donor)
         number = row.id if row is not None else -1
-        held = Held(lambda at: item_at(db, number, at), lambda lease, seq: _numbered(db, number, lease, seq))
+        held = Held(
+            lambda at: item_at(db, number, at), lambda lease, seq: item_numbered(db, number, lease, seq)
+        )
         forked_at = row.forked_at if row is not None else None
         outcome = accept_page(before, items, found, facts, held, forked_at=forked_at)
         if outcome.taken:
@@ -164,7 +166,7 @@ class LedgerRows:
         receipt = decode(held.body)
         line = _line(db, row.id, receipt.lease_id)
         if receipt.seq > line.signed_seq:
-            after = _numbered(db, row.id, receipt.lease_id, receipt.seq + 1)
+            after = item_numbered(db, row.id, receipt.lease_id, receipt.seq + 1)
             since_s = decode(after.body).to_s if after is not None else None
             db.execute(
                 "UPDATE ledger_leases SET signed_seq = ?, unsigned_since_s = ?"
@@ -330,7 +332,8 @@ def _last(db: Database, number: int, lease_id: str) -> Receipt | None:
     return decode(row[0]) if row is not None else None
 
 
-def _numbered(db: Database, number: int, lease_id: str, seq: int) -> Item | None:
+def item_numbered(db: Database, number: int, lease_id: str, seq: int) -> Item | None:
+    """Return the receipt of a lease with a number: back from the lease's last one."""
     last = db.execute(
         "SELECT position, seq FROM ledger_leases WHERE donor_id = ? AND lease_id = ?", [number, lease_id]
     ).fetchone()

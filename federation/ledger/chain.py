@@ -22,8 +22,8 @@ A chain is changed by ``add`` alone, after ``check`` found nothing. Signatures a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from federation.ledger.form import ZERO_DIGEST, devices_of
@@ -95,6 +95,8 @@ class Chain:
         leases: the last receipt of each lease.
         ends: when the next lease began on a device of a lease that has not ended; it must have ended by then.
         holders: by device, the lease that had it last.
+        ended: looks up the last receipt of a lease that is not in ``leases``; it must have ended, and hold no
+            device. A chain of millions of receipts need not keep them all at hand.
     """
 
     donor: str
@@ -102,10 +104,11 @@ class Chain:
     leases: dict[str, Receipt] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     holders: dict[str, str] = field(default_factory=dict)
+    ended: Callable[[str], Receipt | None] = lambda _: None
 
     def copy(self) -> Chain:
         """Return a chain that changes apart from this one."""
-        return Chain(self.donor, self.head, dict(self.leases), dict(self.ends), dict(self.holders))
+        return replace(self, leases=dict(self.leases), ends=dict(self.ends), holders=dict(self.holders))
 
     def check(self, receipt: Receipt, facts: Facts) -> Refusal | None:
         """Return why a receipt may not be the next one; ``None`` if it may."""
@@ -142,8 +145,15 @@ class Chain:
                 bound_s = self.ends.get(before, receipt.from_s)
                 self.ends[before] = min(bound_s, receipt.from_s)
 
+    def prune(self) -> None:
+        """Forget the leases that ``ended`` can look up: ended ones that hold no device any more."""
+        holding = set(self.holders.values())
+        self.leases = {
+            lease_id: last for lease_id, last in self.leases.items() if not last.final or lease_id in holding
+        }
+
     def _check_sequence(self, receipt: Receipt) -> Refusal | None:
-        last = self.leases.get(receipt.lease_id)
+        last = self.leases.get(receipt.lease_id) or self.ended(receipt.lease_id)
         if last is None:
             if receipt.seq != 1:
                 return Refusal("sequence", f"a lease's first receipt has number {receipt.seq}.")
