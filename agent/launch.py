@@ -109,6 +109,15 @@ class RunnerProcess:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended by itself (status {code})"
         return f"{how}{f': {self._last_words()}' if self._last_words() else ''}"
 
+    async def drain(self, left_s: float) -> None:
+        """Let it take nothing new, and end when what it has begun is done; it is killed in ``left_s``."""
+        with contextlib.suppress(ChannelError):
+            await self._channel.asend({"op": "drain", "left_s": left_s})
+
+    def kill(self) -> None:
+        """End it and everything that it started at once, without waiting."""
+        self._signal(signal.SIGKILL)
+
     async def stop(self) -> None:
         """End it and everything that it started; a second call does nothing."""
         if not self._stopped:
@@ -169,8 +178,12 @@ class RunnerProcess:
             os.killpg(self.pid, number)
 
 
-async def start_runner(command: Sequence[str]) -> RunnerProcess:
+async def start_runner(command: Sequence[str], gpus: str = "") -> RunnerProcess:
     """Start a process that speaks a runner's protocol; it gets ``--control-fd N`` as its last arguments.
+
+    Args:
+        command: its program and arguments.
+        gpus: what it sees of the machine's GPUs; empty: what we see.
 
     Raises:
         RunnerError: no process can be started.
@@ -184,7 +197,7 @@ async def start_runner(command: Sequence[str]) -> RunnerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env=child_environment(os.environ),
+                env=child_environment(os.environ) | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
                 cwd="/",
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -205,8 +218,8 @@ class RunnerLauncher:
     def __init__(self, hidden: Sequence[Path]) -> None:
         self._hidden = [argument for path in hidden for argument in ("--hide", str(path))]
 
-    async def spawn(self) -> RunnerProcess:
-        """Start a spare runner.
+    async def spawn(self, gpus: str = "") -> RunnerProcess:
+        """Start a spare runner, which sees these GPUs if any are named.
 
         Raises:
             RunnerError: what a runner needs is not installed, or no process can be started.
@@ -217,7 +230,7 @@ class RunnerLauncher:
                 f"this node cannot run models: {', '.join(missing)} not installed.",
                 fix="install the extra: pip install 'pyrdma-agent[engine]'",
             )
-        return await start_runner([sys.executable, "-m", "agent.runner", *self._hidden])
+        return await start_runner([sys.executable, "-m", "agent.runner", *self._hidden], gpus)
 
     async def check(self, folder: Path) -> str:
         """Check in a process of its own that the folder's model can be bound; return a note or nothing.

@@ -101,6 +101,12 @@ class Runner(Protocol):
     def end_reason(self) -> str:
         """Say in half a sentence how it ended."""
 
+    async def drain(self, left_s: float) -> None:
+        """Let it take nothing new, and end when what it has begun is done; it is killed in ``left_s``."""
+
+    def kill(self) -> None:
+        """End it and everything that it started at once, without waiting."""
+
     async def stop(self) -> None:
         """End it and everything that it started; a second call does nothing."""
 
@@ -108,8 +114,8 @@ class Runner(Protocol):
 class Launcher(Protocol):
     """What starts runners."""
 
-    async def spawn(self) -> Runner:
-        """Start a spare. Raises RunnerError where no runner can run at all."""
+    async def spawn(self, gpus: str = "") -> Runner:
+        """Start a spare, which sees these GPUs if any are named. Raises RunnerError where none can run."""
 
     async def check(self, folder: Path) -> str:
         """Check that a folder's model can run from an image; return a note for the caller, or nothing.

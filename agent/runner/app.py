@@ -72,8 +72,8 @@ class Engine(Protocol):
         ...
 
 
-def build_app(engine: Engine, api_key: str) -> ASGIApp:
-    """Return the app that serves one model to the holder of one key."""
+def build_app(engine: Engine, api_key: str) -> Gate:
+    """Return the app that serves one model to the holder of one key, behind its gate."""
     service = _Service(engine)
     routes = [
         Route(_HEALTH, service.health, methods=["GET"]),
@@ -87,18 +87,33 @@ def build_app(engine: Engine, api_key: str) -> ASGIApp:
         exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error, Exception: _on_defect},
     )
     app.router.redirect_slashes = False
-    return _Gate(app, api_key)
+    return Gate(app, api_key)
 
 
-class _Gate:
-    """Lets a request in if it has the key and there is room; knows nothing of models."""
+class Gate:
+    """Lets a request in if it has the key, there is room and time; knows nothing of models."""
 
     def __init__(self, app: ASGIApp, api_key: str) -> None:
         self._app = app
         self._expected = f"Bearer {api_key}".encode()
         self._open = 0
+        self._ends_s: float | None = None
+        self.drained = asyncio.Event()
+        """Set when it drains and no request is open."""
+
+    def drain(self, left_s: float) -> None:
+        """Let nothing new in; what is open may end within ``left_s``."""
+        self._ends_s = time.monotonic() + left_s
+        if not self._open:
+            self.drained.set()
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left until the end, once it drains."""
+        return None if self._ends_s is None else max(0.0, self._ends_s - time.monotonic())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or have it answered."""
         if scope["type"] != "http":
             return
         if scope["path"] == _HEALTH:
@@ -108,6 +123,16 @@ class _Gate:
         if not hmac.compare_digest(given, self._expected):
             error = ApiError(401, "the API key of this lease is missing or wrong.", code="invalid_api_key")
             await _refusal(error)(scope, receive, send)
+            return
+        left_s = self.left_s
+        if left_s is not None:
+            error = ApiError(
+                503,
+                "the device goes back to its owner: this lease takes no new requests; the model is started "
+                "elsewhere, or can be.",
+                code="lease_draining",
+            )
+            await _refusal(error, {"retry-after": str(1 + int(left_s))})(scope, receive, send)
             return
         if self._open >= MAX_OPEN_REQUESTS:
             error = ApiError(
@@ -120,6 +145,8 @@ class _Gate:
             await self._app(scope, receive, send)
         finally:
             self._open -= 1
+            if self.left_s is not None and not self._open:
+                self.drained.set()
 
 
 class _Service:
@@ -223,8 +250,9 @@ def _base64(vector: Sequence[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _refusal(error: ApiError) -> Response:
-    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+def _refusal(error: ApiError, headers: dict[str, str] | None = None) -> Response:
+    if error.status == 401:
+        headers = {"www-authenticate": "Bearer"}
     return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 

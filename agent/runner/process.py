@@ -2,7 +2,8 @@
 
 Messages on the control channel: ``ready`` goes out when all is warm; one ``assign`` with the listening socket
 comes in, the image after it; ``phase`` goes out for each step, then ``serving``, or ``failed`` and exit
-status 1. The process ends when the channel ends, on SIGTERM, and after its one lease.
+status 1. After ``drain`` it takes no new request and ends with the last open one. The process ends when the
+channel ends, on SIGTERM, and after its one lease.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 import uvicorn
 
 from agent.runner import adapter
-from agent.runner.app import build_app
+from agent.runner.app import Gate, build_app
 from agent.runner.engine import TransformersEngine
 from agent.runner.limits import GRACE_S
 from agent.runner.warm import warm_up
@@ -110,8 +111,9 @@ def _receive_lease(channel: Channel) -> Lease:
 
 
 async def _serve(engine: TransformersEngine, lease: Lease, *, channel: Channel, phases: Phases) -> None:
+    gate = build_app(engine, lease.api_key)
     config = uvicorn.Config(
-        build_app(engine, lease.api_key),
+        gate,
         http="h11",
         ws="none",
         lifespan="off",
@@ -122,12 +124,25 @@ async def _serve(engine: TransformersEngine, lease: Lease, *, channel: Channel, 
     )
     server = _Server(config, phases)
     serving = asyncio.create_task(server.serve(sockets=[lease.listener]))
-    control = asyncio.create_task(channel.arecv())
-    # Any message ends the lease, as the end of the channel does: there is nothing more to be told.
+    control = asyncio.create_task(_until_over(channel, gate))
     await asyncio.wait({serving, control}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving
     control.cancel()
+
+
+async def _until_over(channel: Channel, gate: Gate) -> None:
+    """Return when the lease is to end: drained after a notice, told anything else, or without a channel."""
+    message, _ = await channel.arecv()
+    left_s = message.get("left_s")
+    if message.get("op") != "drain" or not isinstance(left_s, int | float):
+        return
+    gate.drain(left_s)
+    drained, over = asyncio.create_task(gate.drained.wait()), asyncio.create_task(channel.arecv())
+    await asyncio.wait({drained, over}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (drained, over):
+        task.cancel()
+    await asyncio.gather(drained, over, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]

@@ -205,3 +205,33 @@ async def test_a_model_is_not_asked_for_what_it_cannot_do() -> None:
         embed = await http.post("/v1/embeddings", json={"model": "m", "input": "x"})
     assert [chat.status_code, embed.status_code] == [400, 400]
     assert chat.json()["error"]["code"] == embed.json()["error"]["code"] == "unsupported_by_model"
+
+
+async def test_a_lease_that_has_notice_finishes_what_is_open_and_takes_nothing_new() -> None:
+    """New requests hear 503 with a sentence and when to come again; the last open one drains it."""
+    engine = EchoEngine()
+    gate = build_app(engine, KEY)
+    engine.go_on.clear()
+    transport = httpx.ASGITransport(app=gate)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://runner", headers={"authorization": f"Bearer {KEY}"}
+    ) as http:
+        open_one = asyncio.create_task(http.post("/v1/chat/completions", json=TURN))
+        while not engine.waiting:
+            await asyncio.sleep(0)
+        gate.drain(8.5)
+        assert not gate.drained.is_set()
+        refused = await http.post("/v1/chat/completions", json=TURN)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "lease_draining")
+        assert 8 <= int(refused.headers["retry-after"]) <= 9
+        assert (await http.get("/health")).status_code == 200
+        engine.go_on.set()
+        assert (await open_one).status_code == 200
+    assert gate.drained.is_set()
+
+
+async def test_a_lease_without_an_open_request_is_drained_at_once() -> None:
+    """Nothing is waited for."""
+    gate = build_app(EchoEngine(), KEY)
+    gate.drain(10.0)
+    assert gate.drained.is_set()
