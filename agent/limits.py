@@ -110,6 +110,16 @@ SITE_POLL_S: Final = 5.0
 """Between two questions to each other gateway how its site is."""
 SITE_SILENCE_S: Final = 15.0
 """A gateway that has not answered for this long counts as lost, and is not asked for offers or images."""
+LEDGER_CALL_S: Final = 30.0
+"""A page of receipts, 2 MB at the most, over a slow line."""
+LEDGER_EVERY_S: Final = 60.0
+"""Between two looks at each other gateway's books; spread by a fifth, so that gateways do not ask in step."""
+MAX_LEDGER_PAGES: Final = 4096
+"""Pages of one peer in one round, four million receipts: a peer that always has more must not be all we do."""
+MAX_LEDGER_PEERS: Final = 2
+"""Other gateways whose books are read at once: signatures are checked on all cores as it is."""
+MAX_LEDGER_NOTES_BYTES: Final = 2 * MIB
+"""Evidence and statements in one message, about 400 contradictions; what does not fit is told by others."""
 MAX_SITE_QUESTIONS: Final = 16
 """Other gateways asked at once; a large consortium must not take every descriptor at the same moment."""
 MAX_DONORS_ASKED: Final = 3
