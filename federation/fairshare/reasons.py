@@ -135,6 +135,29 @@ class OverShareCap:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """Devices are free, and kept for classes of accounts that have fewer than their reserve.
+
+    Args:
+        classes: these, separated by commas.
+        kept: devices that are kept.
+    """
+
+    code: ClassVar[str] = "reserved"
+    classes: str
+    kept: int
+
+    def sentence(self) -> str:
+        """Say why."""
+        return f"{self.kept} free devices are kept for accounts of {self.classes}."
+
+    @property
+    def change(self) -> str:
+        """What would change it."""
+        return "ask for an instant lease, or wait for a device that is not kept"
+
+
+@dataclass(frozen=True, slots=True)
 class LowerThan:
     """Others go first; figures are per mille of what each was due among those who wait.
 
@@ -220,6 +243,7 @@ Reason = (
     | DonorPaused
     | EgressExhausted
     | OverShareCap
+    | Reserved
     | LowerThan
     | WaitingForReclaim
     | WaitingForCapacity
@@ -233,6 +257,7 @@ ORDER: Final[tuple[type[Reason], ...]] = (
     DonorPaused,
     EgressExhausted,
     OverShareCap,
+    Reserved,
     LowerThan,
     WaitingForReclaim,
     WaitingForCapacity,
