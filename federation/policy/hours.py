@@ -1,4 +1,4 @@
-"""Hours of the week as policy files write them: ``mon-fri 20:00-06:00``, ``sun 00:00-24:00``, ``08:00-12:00``.
+"""Hours of the week as policy files write them: ``mon-fri 20:00-06:00``, ``sun 00:00-24:00``.
 
 Rules: a span without days holds every day; one that ends at or before its start runs into the next day, which
 it belongs to by its start. Spans are in the time of the site that they bind: whoever asks gives the minute of

@@ -107,6 +107,8 @@ class Caps:
         preempt_every_s: a lease is preempted for another guest at most once in this time; 0: never.
         max_devices: devices of one lease.
         max_requests: requests that one account may have in one donor's queue.
+        reserved_wait_s: the promise to classes with a reserve: a request within it waits at most this long.
+        reserve_from: a donor with fewer donated devices reserves nothing: its devices would not go round.
     """
 
     over_share_permille: int = 2000
@@ -116,6 +118,8 @@ class Caps:
     preempt_every_s: int = 3600
     max_devices: int = 8
     max_requests: int = 100
+    reserved_wait_s: int = 30
+    reserve_from: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,8 @@ class Policy:
         accounts: by path.
         device_classes: rho of each class of devices, per mille of the standard GPU.
         idle_discount_permille: what use is charged while the federation had idle devices of the class.
+        notice_s: a later version is published at least this long before it counts.
+        overlay_digest: SHA-256 of the donor's overlay that restricts it; empty: none does.
         places: where a part of the file stands, by its dotted name, such as ``models.publishers``.
     """
 
@@ -258,4 +264,6 @@ class Policy:
     data: Data = field(default_factory=Data)
     carbon: Carbon = field(default_factory=Carbon)
     deny: tuple[DenyRule, ...] = ()
+    notice_s: int = 86400
+    overlay_digest: str = ""
     places: Mapping[str, Where] = field(default_factory=dict)
