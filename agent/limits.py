@@ -94,6 +94,8 @@ MAX_PAGE_CONNECTIONS: Final = 64
 """Connections to a gateway's page at once; without it strangers take every descriptor."""
 PAGE_KEPT_S: Final = 5.0
 """A page that was made is shown this long: however many look at it, the queue is counted once."""
+METER_EVERY_S: Final = 10.0
+"""Between two looks at what leases use: the idle discount is exact to that much, and late receipts follow."""
 MAX_HISTORY_ROWS: Final = 200_000
 """Waits, and reclaims, that a gateway keeps for a week; a clock that jumps must not let them grow for ever."""
 MAX_REASONS: Final = 16
@@ -150,6 +152,10 @@ MAX_REASON_BYTES: Final = 512
 """Why a lease ended, as another agent says it; it is stored and printed."""
 MAX_ID_CHARS: Final = 64
 """A lease's, offer's or request's id; ours have 16."""
+MAX_DEVICE_CLASSES: Final = 64
+"""Classes of devices in another site's summary; a policy names a dozen."""
+MAX_SITE_DEVICES: Final = 100_000
+"""Devices of a class that another site may claim to lend; without it one summary bends everybody's shares."""
 MAX_KIND_CHARS: Final = 16
 """What kind of device a node reports, such as ``cpu``; it is shown in tables."""
 MAX_DEVICE_BYTES: Final = 1 << 48

@@ -180,6 +180,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassCount:
+    """Devices of one class of a site: donated now, and of these used by guests."""
+
+    device_class: str
+    lent: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSummary:
     """A site's word on itself, to other gateways."""
 
@@ -190,6 +199,7 @@ class SiteSummary:
     nodes: int
     images: int
     transfer_bytes_per_s: float
+    by_class: tuple[ClassCount, ...] = ()
 
 
 Heed = Callable[[LeaseNotice], None]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.daemon.faces import SiteSummary
+from agent.daemon.faces import ClassCount, SiteSummary
 from agent.gateway.book import Book
 from agent.gateway.fleet import DeviceRef, Heard
 from agent.gateway.leases import State
 from agent.gateway.request import Place
+from agent.local.queue_views import DeviceCountView
 from agent.local.views import DeviceView, NodeView, PlaceView, ReasonView
 from agent.state.records import MemberRecord
 
@@ -16,23 +17,38 @@ from agent.state.records import MemberRecord
 def site_summary(site: str, version: str, state: State, now_s: float) -> SiteSummary:
     """Return what a site says of itself to others: nodes that are not lost, and their donated devices."""
     present = state.fleet.present(now_s)
-    book = state.book
-    taken = {one for part in (book.leases, book.stopping) for held in part.values() for one in held.devices}
-    devices = [DeviceRef(one.node, device.id) for one in present if one.donating for device in one.devices]
+    counts = device_counts(state, now_s)
     return SiteSummary(
         site=site,
         version=version,
-        devices=len(devices),
-        leased=sum(one in taken for one in devices),
+        devices=sum(one.lent for one in counts),
+        leased=sum(one.used for one in counts),
         nodes=len(present),
         images=len({replica.image_id for one in present for replica in one.replicas if replica.whole}),
         transfer_bytes_per_s=sum(one.transfer_bytes_per_s for one in present),
+        by_class=tuple(ClassCount(one.device_class, one.lent, one.used) for one in counts),
     )
+
+
+def device_counts(state: State, now_s: float) -> tuple[DeviceCountView, ...]:
+    """Return the devices of the nodes that are not lost, by class: lent, of these used, and their owner's."""
+    book = state.book
+    taken = {one for part in (book.leases, book.stopping) for held in part.values() for one in held.devices}
+    counts: dict[str, list[int]] = {}
+    for report in state.fleet.present(now_s):
+        for device in report.devices if report.donating else ():
+            count = counts.setdefault(device.device_class, [0, 0, 0])
+            if device.state == "owned":
+                count[2] += 1
+            else:
+                count[0] += 1
+                count[1] += DeviceRef(report.node, device.id) in taken
+    return tuple(DeviceCountView(name, *counts[name]) for name in sorted(counts))
 
 
 def place_view(place: Place) -> PlaceView:
     """Return a place in the queue with its reasons in words."""
-    reasons = tuple(ReasonView(one.code, one.sentence(), one.change()) for one in place.reasons)
+    reasons = tuple(ReasonView(one.code, one.sentence(), one.change) for one in place.reasons)
     return PlaceView(place.position, place.waiting, reasons, place.eta_s)
 
 

@@ -10,6 +10,7 @@ import math
 from typing import Literal
 
 from agent.daemon.faces import (
+    ClassCount,
     LeaseOffer,
     LeaseUse,
     OfferRequest,
@@ -26,6 +27,7 @@ from agent.limits import (
     GRACE_S,
     MAX_ASK_WAIT_S,
     MAX_DEVICE_BYTES,
+    MAX_DEVICE_CLASSES,
     MAX_DEVICES,
     MAX_DURATION_S,
     MAX_ERROR_TEXT_BYTES,
@@ -41,6 +43,7 @@ from agent.limits import (
     MAX_REPORTED_IMAGES,
     MAX_REPORTED_NAMES,
     MAX_SIGNATURE_BYTES,
+    MAX_SITE_DEVICES,
 )
 from agent.local.views import PlaceView, ReasonView
 from agent.resolve import check_name
@@ -343,6 +346,10 @@ def summary_to(summary: SiteSummary) -> pb.SiteSummary:
         nodes=summary.nodes,
         images=summary.images,
         transfer_bytes_per_s=summary.transfer_bytes_per_s,
+        by_class=[
+            pb.DeviceCount(device_class=one.device_class, lent=one.lent, used=one.used)
+            for one in summary.by_class
+        ],
     )
 
 
@@ -356,4 +363,12 @@ def summary_from(message: pb.SiteSummary) -> SiteSummary:
         nodes=message.nodes,
         images=message.images,
         transfer_bytes_per_s=rate_from(message.transfer_bytes_per_s),
+        by_class=tuple(
+            ClassCount(
+                printable(one.device_class, MAX_NAME_CHARS),
+                min(one.lent, MAX_SITE_DEVICES),
+                min(one.used, MAX_SITE_DEVICES),
+            )
+            for one in message.by_class[:MAX_DEVICE_CLASSES]
+        ),
     )

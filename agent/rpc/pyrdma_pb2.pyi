@@ -1037,7 +1037,7 @@ class DescribeSiteRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SiteSummary(_message.Message):
-    __slots__ = ("site", "version", "devices", "leased", "nodes", "images", "transfer_bytes_per_s")
+    __slots__ = ("site", "version", "devices", "leased", "nodes", "images", "transfer_bytes_per_s", "by_class")
     SITE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
@@ -1045,6 +1045,7 @@ class SiteSummary(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    BY_CLASS_FIELD_NUMBER: _ClassVar[int]
     site: str
     version: str
     devices: int
@@ -1052,7 +1053,8 @@ class SiteSummary(_message.Message):
     nodes: int
     images: int
     transfer_bytes_per_s: float
-    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ...) -> None: ...
+    by_class: _containers.RepeatedCompositeFieldContainer[DeviceCount]
+    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., by_class: _Optional[_Iterable[_Union[DeviceCount, _Mapping]]] = ...) -> None: ...
 
 class AskOfferRequest(_message.Message):
     __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node", "account", "purpose", "instant", "duration_s", "publisher", "licence", "asked_at_s", "signature", "wait_s")

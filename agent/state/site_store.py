@@ -118,9 +118,17 @@ class SiteStore:
 
         return await self._file.write(change, after=self._remember) is not None
 
-    async def put_lease(self, record: SiteLeaseRecord) -> None:
-        """Write a lease, new or changed."""
-        await self._file.write(lambda db: put(db, "site_leases", "id", asdict(record)))
+    async def put_lease(
+        self, record: SiteLeaseRecord, also: Callable[[Database], None] | None = None
+    ) -> None:
+        """Write a lease, new or changed; ``also`` writes what belongs to it, in the same transaction."""
+
+        def change(db: Database) -> None:
+            put(db, "site_leases", "id", asdict(record))
+            if also is not None:
+                also(db)
+
+        await self._file.write(change)
 
     async def leases(self, *, include_ended: bool) -> list[SiteLeaseRecord]:
         """Return leases, newest first; of the ended ones at most ``MAX_LEASES_LISTED``."""
