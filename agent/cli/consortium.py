@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from agent.cli.consortium_options import FILE, FOLDER, keys_option, read_registry, registry_option, writing
+from agent.cli.consortium_policy import policy
 from agent.cli.options import json_option
-
-_folder = click.Path(path_type=Path, file_okay=False)
-_file = click.Path(path_type=Path, dir_okay=False, exists=True)
-_registry_option = click.option("--registry", type=_folder, required=True, help="The registry's folder.")
-_keys_option = click.option(
-    "--keys", type=_folder, required=True, help="The folder with your keys and the root-pin."
-)
 
 
 @click.group(short_help="Make and sign a consortium's registry.")
@@ -30,9 +23,9 @@ def consortium() -> None:
 
 
 @consortium.command(short_help="Make a registry without sites, and its keys.")
-@click.argument("registry", type=_folder)
+@click.argument("registry", type=FOLDER)
 @click.option("--name", required=True, help="The consortium's name, such as eu-lab.")
-@click.option("--keys", type=_folder, required=True, help="Where to write the keys.")
+@click.option("--keys", type=FOLDER, required=True, help="Where to write the keys.")
 @click.option("--root-keys", type=click.IntRange(1, 9), default=1, show_default=True, help="How many.")
 @click.option(
     "--root-threshold",
@@ -49,6 +42,16 @@ def consortium() -> None:
     show_default=True,
     help="How many of them it takes to admit or remove a site.",
 )
+@click.option(
+    "--policy-signers",
+    type=click.IntRange(1, 9),
+    help="How many keys of their own sign policies.  [default: the membership keys do]",
+)
+@click.option(
+    "--policy-threshold",
+    type=click.IntRange(1, 9),
+    help="How many of them it takes to publish a policy.  [default: 2, or 1 of 1]",
+)
 @json_option
 def init(
     *,
@@ -59,13 +62,15 @@ def init(
     root_threshold: int,
     membership_keys: int,
     membership_threshold: int,
+    policy_signers: int | None,
+    policy_threshold: int | None,
     as_json: bool,
 ) -> None:
     """Make the folder REGISTRY and its keys, and print the root pin.
 
     The pin is what sites believe the registry by: give it to them on another way than the registry itself.
-    Move the root and membership keys to those who hold them, each with a copy of the file root-pin; the
-    online key stays where the registry is published.
+    Move the root, membership and policy keys to those who hold them, each with a copy of the file root-pin;
+    the online key stays where the registry is published.
     """
     from agent.cli.consortium_text import made_document
     from agent.cli.output import data, data_json, talk
@@ -77,18 +82,27 @@ def init(
 
     roots = [f"root-{at + 1}" for at in range(root_keys)]
     members = [f"membership-{at + 1}" for at in range(membership_keys)]
+    policies = [f"policy-{at + 1}" for at in range(policy_signers or 0)]
+    if policy_threshold is not None and policy_signers is None:
+        raise click.UsageError("--policy-threshold counts keys of --policy-signers; give both.")
+    policy_needs = policy_threshold or min(2, policy_signers or 1)
     if (registry / "metadata").exists():
         raise FederationInputError(f"{registry} holds a registry already.", fix="choose another folder")
-    if root_threshold > root_keys or membership_threshold > membership_keys:
+    if (
+        root_threshold > root_keys
+        or membership_threshold > membership_keys
+        or policy_needs > (policy_signers or 1)
+    ):
         raise click.UsageError("a threshold is at most the number of its keys.")
     check_label(name, "consortium")
-    with _writing():
-        made = make_keys(keys, [*roots, *members, "online"])
+    with writing():
+        made = make_keys(keys, [*roots, *members, *policies, "online"])
         new = Consortium.init(
             registry,
             name,
             root=RoleKeys(tuple(made[each] for each in roots), root_threshold),
             membership=RoleKeys(tuple(made[each] for each in members), membership_threshold),
+            policy=RoleKeys(tuple(made[each] for each in policies), policy_needs) if policies else None,
             online=made["online"],
             now_s=time.time(),
         )
@@ -103,9 +117,9 @@ def init(
 
 
 @consortium.command(short_help="Enter a site, or its new document.")
-@click.argument("request", type=_file)
-@_registry_option
-@_keys_option
+@click.argument("request", type=FILE)
+@registry_option
+@keys_option
 @click.option("--replace", is_flag=True, help="The site is a member and gets another trust domain or CA.")
 @click.option("--yes", is_flag=True, help="The fingerprint was compared; do not ask.")
 @json_option
@@ -139,7 +153,7 @@ def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool
             )
         if not click.confirm("Did the site read the same fingerprint to you?", err=True):
             raise RequestError("the site was not admitted; nothing was changed.")
-    with _writing():
+    with writing():
         published = target.admit(asked, signers, now_s=time.time(), replace=replace)
     say_changed(asked.document.site, published=published, registry=registry, as_json=as_json)
     if published:
@@ -148,8 +162,8 @@ def admit(*, request: Path, registry: Path, keys: Path, replace: bool, yes: bool
 
 @consortium.command(short_help="Remove a site.")
 @click.argument("site")
-@_registry_option
-@_keys_option
+@registry_option
+@keys_option
 @click.option("--confirm", metavar="SITE", help="The site's name again, instead of being asked for it.")
 @json_option
 def remove(*, site: str, registry: Path, keys: Path, confirm: str | None, as_json: bool) -> None:
@@ -162,16 +176,16 @@ def remove(*, site: str, registry: Path, keys: Path, confirm: str | None, as_jso
     target = Consortium(registry, root_pin=read_pin(keys))
     signers = load_keys(keys)
     confirm_by_name(f"{site} and what it lends and borrows leave the consortium.", site, confirm)
-    with _writing():
+    with writing():
         published = target.remove(site, signers, now_s=time.time())
     say_changed(site, published=published, registry=registry, as_json=as_json)
 
 
 @consortium.command(short_help="Sign the registry anew; take in sites' lists of models.")
-@_registry_option
-@_keys_option
+@registry_option
+@keys_option
 @click.option(
-    "--models", type=_file, multiple=True, help="A site's signed list, SITE.models.json; can be repeated."
+    "--models", type=FILE, multiple=True, help="A site's signed list, SITE.models.json; can be repeated."
 )
 @click.option(
     "--new-online-key", is_flag=True, help="Replace a lost or stolen online key; takes the root keys."
@@ -200,7 +214,7 @@ def publish(
     now_s = time.time()
     target = Consortium(registry, root_pin=read_pin(keys))
     signers = load_keys(keys)
-    with _writing():
+    with writing():
         if new_online_key:
             name = f"online-{int(now_s)}"
             online = make_keys(keys, [name])[name]
@@ -217,33 +231,14 @@ def publish(
 @json_option
 def show(*, registry: str, root_pin: str, as_json: bool) -> None:
     """Read the registry at REGISTRY, verified down to the pin, and list its sites and models."""
-    import tempfile
-
     from agent.cli.consortium_text import list_members, registry_document
     from agent.cli.output import data_json
-    from federation.registry.client import RegistryClient
-    from federation.registry.keys import parse_pin
-    from federation.registry.marks import MemoryMarks
 
-    with tempfile.TemporaryDirectory() as folder:
-        client = RegistryClient(
-            Path(folder), root_pin=parse_pin(root_pin), sources=[registry], marks=MemoryMarks()
-        )
-        membership = client.refresh(now_s=time.time())
+    membership = read_registry(registry, root_pin, now_s=time.time())
     if as_json:
         data_json(registry_document(membership))
     else:
         list_members(membership)
 
 
-@contextmanager
-def _writing() -> Iterator[None]:
-    from agent.errors import NodeError
-
-    try:
-        yield
-    except OSError as error:
-        raise NodeError(
-            f"{error.filename or 'a file'} cannot be written: {error.strerror or error}.",
-            fix="make room, or choose a folder of your own; what was published before is as it was",
-        ) from error
+consortium.add_command(policy)

@@ -1,12 +1,13 @@
 """The consortium's policies and auditors as the role ``policy`` signs them: which versions, from when on.
 
 The list is the TUF metadata of the delegated role ``policy``. A version is the target ``policy/N.yaml`` with
-the signed ``custom`` field ``{"version": N, "effective_at": UNIX_S}``; what the file says is for
+the signed ``custom`` field ``{"version": N, "effective_at": UNIX_S, "notice": S}``; what the file says is for
 ``federation.policy``. Auditors are the target ``policy/auditors.json``. Rules, all pure:
 
 - versions rise, and none begins before one of a lower number: the newest that has begun is in force;
-- every version but the first is published ``NOTICE_S`` before it begins, so that each site hears of it in
-  time and can say no; the signers' side keeps that rule, since nobody else knows when a thing was published;
+- every version but the first is published as long before it begins as the version before it demands (its
+  ``notice``), so that each site hears of it in time and can say no; the signers' side keeps that rule, since
+  nobody else knows when a thing was published;
 - a version that was published stays in the list: old receipts are priced by it;
 - a list that breaks a rule counts for nothing as a whole.
 """
@@ -15,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
 from federation.errors import FederationInputError, RegistryError
+from federation.fairshare.decay import EPOCH_S
 from federation.identity.names import check_label
 from federation.limits import (
     MAX_AUDITORS,
@@ -27,6 +30,7 @@ from federation.limits import (
     MAX_PENDING_POLICIES,
     MAX_POLICIES_BYTES,
     MAX_POLICY_BYTES,
+    MAX_POLICY_DURATION_S,
     MAX_POLICY_VERSIONS,
     MAX_ROLE_VERSION,
     MAX_UNIX_TIME_S,
@@ -41,8 +45,6 @@ POLICY_PATHS: Final = "policy/*"
 AUDITORS_PATH: Final = "policy/auditors.json"
 POLICY_LIFETIME_S: Final = 365 * 86400
 """As long as the root's: the snapshot says which list is the newest, so its own end is only a last resort."""
-NOTICE_S: Final = 24 * 3600
-"""Sites read the registry every 15 minutes; a day lets people read the new version, and opt out of it."""
 _SCHEMA: Final = 1
 
 
@@ -54,12 +56,14 @@ class PolicyDraft:
         name: the consortium that it speaks of.
         version: its number.
         effective_at_s: from when on, in Unix time.
+        notice_s: how long before its beginning the version after it is published.
         data: the file.
     """
 
     name: str
     version: int
     effective_at_s: int
+    notice_s: int
     data: bytes
 
 
@@ -69,6 +73,7 @@ class PolicyEntry:
 
     version: int
     effective_at_s: int
+    notice_s: int
     target: TargetFile
 
 
@@ -130,8 +135,12 @@ def add_policy(signed: Targets, draft: PolicyDraft, *, now_s: float) -> TargetFi
         RegistryError: the list as it is breaks a rule.
     """
     entries = read_policies(signed)
-    if not 1 <= draft.version <= MAX_ROLE_VERSION or not 0 <= draft.effective_at_s <= MAX_UNIX_TIME_S:
-        raise FederationInputError("a policy's version and its effective_at are positive numbers.")
+    if not (
+        1 <= draft.version <= MAX_ROLE_VERSION
+        and 0 <= draft.effective_at_s <= MAX_UNIX_TIME_S
+        and 0 <= draft.notice_s <= MAX_POLICY_DURATION_S
+    ):
+        raise FederationInputError("a policy's version, effective_at and notice are positive numbers.")
     if not 1 <= len(draft.data) <= MAX_POLICY_BYTES:
         raise FederationInputError(f"a policy's file has 1 to {MAX_POLICY_BYTES} bytes.")
     if len(entries) >= MAX_POLICY_VERSIONS:
@@ -142,8 +151,8 @@ def add_policy(signed: Targets, draft: PolicyDraft, *, now_s: float) -> TargetFi
         _check_follows(entries, draft, now_s=now_s)
     path = policy_path(draft.version)
     made = TargetFile.from_data(path, draft.data, ["sha256"])
-    custom = {"custom": {"version": draft.version, "effective_at": draft.effective_at_s}}
-    target = TargetFile(made.length, made.hashes, path, custom)
+    custom = {"version": draft.version, "effective_at": draft.effective_at_s, "notice": draft.notice_s}
+    target = TargetFile(made.length, made.hashes, path, {"custom": custom})
     signed.targets[path] = target
     return target
 
@@ -201,30 +210,38 @@ def _check_follows(entries: Sequence[PolicyEntry], draft: PolicyDraft, *, now_s:
             f"the policy has version {draft.version}, and version {last.version} is published already.",
             fix=f"give it version {last.version + 1}",
         )
-    earliest_s = max(int(now_s) + NOTICE_S, last.effective_at_s)
+    earliest_s = max(int(now_s) + last.notice_s, last.effective_at_s)
     if draft.effective_at_s < earliest_s:
         raise FederationInputError(
-            f"the policy begins {(draft.effective_at_s - now_s) / 3600:.1f} h from now: the notice is "
-            f"{NOTICE_S // 3600} h, and none begins before the version before it.",
-            fix=f"let effective_at be {earliest_s} (Unix time) or later",
+            f"the policy begins {(draft.effective_at_s - now_s) / 3600:.1f} h from now: version "
+            f"{last.version} demands a notice of {last.notice_s / 3600:.1f} h, "
+            "and none begins before the one before it.",
+            fix=f"let effective_at be {_next_epoch(earliest_s)} or later",
         )
     pending = sum(one.effective_at_s > now_s for one in entries)
     if pending >= MAX_PENDING_POLICIES:
         raise FederationInputError(f"{pending} policies wait to come into force; more are not published.")
 
 
+def _next_epoch(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(-(-at_s // EPOCH_S) * EPOCH_S, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _entry(path: str, target: TargetFile) -> PolicyEntry:
     custom: Any = target.custom
     version: Any = custom.get("version") if isinstance(custom, dict) else None
     effective_at: Any = custom.get("effective_at") if isinstance(custom, dict) else None
+    notice: Any = custom.get("notice") if isinstance(custom, dict) else None
     if (
         type(version) is not int
         or not 1 <= version <= MAX_ROLE_VERSION
         or path != policy_path(version)
         or type(effective_at) is not int
         or not 0 <= effective_at <= MAX_UNIX_TIME_S
+        or type(notice) is not int
+        or not 0 <= notice <= MAX_POLICY_DURATION_S
         or not 1 <= target.length <= MAX_POLICY_BYTES
         or set(target.hashes) != {"sha256"}
     ):
         raise RegistryError(f"the list of policies is malformed at {path}.")
-    return PolicyEntry(version, effective_at, target)
+    return PolicyEntry(version, effective_at, notice, target)

@@ -29,6 +29,7 @@ from federation.registry.signing import (
     RoleKeys,
     ages,
     check_reachable,
+    enough,
     enough_delegated,
     present,
     sign,
@@ -102,6 +103,15 @@ class PolicySigning:
                 write_list(self._folder, targets, listed, policy.signers, now_s=now_s)
             write_file(self._folder.path(Targets.type, targets.version), members)
             return publish_if_online(self._folder, roots, signers, now_s=now_s)
+
+    def check_members(self, signers: Sequence[Signer]) -> None:
+        """Refuse signers that cannot exchange the policy keys, before new keys are made.
+
+        Raises:
+            FederationInputError: there are fewer membership signers than it takes.
+            RegistryError: the folder is not what its signers left there.
+        """
+        enough(signers, self._folder.roots()[-1], Targets.type)
 
     def _policies(self, roots: list[Root]) -> tuple[Targets, Targets]:
         targets = self._folder.targets(roots)

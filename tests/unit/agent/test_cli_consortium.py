@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -242,6 +246,159 @@ def test_a_wrong_pin_is_said_and_shown_nothing(registry: Registry) -> None:
     code, _, talk = registry.run("show", str(registry.folder / "gone"), "--root-pin", registry.pin)
     assert code != 0
     assert "there is no such folder" in talk
+
+
+POLICY = """\
+version: {version}
+name: {name}
+effective_at: {at}
+notice: {notice}
+accounts:
+  uni-a: {{weight: {weight}}}
+purposes:
+  research: {{claimants: [any]}}
+device_classes:
+  cpu: 0.1
+"""
+EPOCH_S, DAY_S = 600, 86400
+
+
+def policy_file(
+    folder: Path,
+    version: int,
+    *,
+    days: float = 0,
+    weight: int = 1,
+    name: str = "lab",
+    notice: str = "24h",
+    more: str = "",
+) -> Path:
+    """Write a policy that begins in so many days, at the beginning of an epoch."""
+    at_s = int((time.time() + days * DAY_S) // EPOCH_S) * EPOCH_S
+    at = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    path = folder / f"policy-{version}.yaml"
+    text = POLICY.format(version=version, name=name, at=at, weight=weight, notice=notice)
+    path.write_text(text + more)
+    return path
+
+
+def shown_policies(registry: Registry) -> dict[str, object]:
+    """Return what ``policy show --json`` prints."""
+    code, out, _ = registry.run("policy", "show", str(registry.folder), "--root-pin", registry.pin, "--json")
+    assert code == 0
+    document: dict[str, object] = json.loads(out)
+    return document
+
+
+def test_policies_have_signers_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of three by default; whoever admits sites cannot publish a policy, nor the other way round."""
+    registry = Registry(tmp_path, capsys, "--policy-signers", "3")
+    assert {one.name for one in registry.keys.glob("policy-*.pem")} == {
+        f"policy-{at}.pem" for at in (1, 2, 3)
+    }
+    first = policy_file(tmp_path, 1)
+    code, out, talk = registry.sign("policy", "publish", str(first))
+    assert (code, out) == (0, "1\n")
+    assert "version 1 is in force from" in talk
+    for at in (1, 2):
+        (registry.keys / f"policy-{at}.pem").rename(tmp_path / f"policy-{at}.pem")
+    second = policy_file(tmp_path, 2, days=2, weight=3)
+    code, out, talk = registry.sign("policy", "publish", str(second))
+    assert (code, out) == (2, "")
+    assert "this needs 2 of the keys for the policy, and 1 of them are here" in talk
+    (tmp_path / "policy-2.pem").rename(registry.keys / "policy-2.pem")
+    (registry.keys / "membership-1.pem").rename(tmp_path / "membership-1.pem")
+    assert registry.sign("policy", "publish", str(second))[0] == 0
+    request, _ = request_of(tmp_path, "uni-a")
+    assert "this needs 1 of the keys for the membership" in registry.sign("admit", str(request), "--yes")[2]
+
+
+def test_a_policy_is_published_shown_and_printed_again(registry: Registry, tmp_path: Path) -> None:
+    """Without signers of its own the membership's sign it; sites see the one in force and those to come."""
+    assert shown_policies(registry)["policies"] == []
+    _, out, talk = registry.run("policy", "show", str(registry.folder), "--root-pin", registry.pin)
+    assert "has published no policy" in talk
+    first, second = policy_file(tmp_path, 1, days=-1), policy_file(tmp_path, 4, days=2, weight=3)
+    assert registry.sign("policy", "publish", str(first))[0] == 0
+    code, out, _ = registry.sign("policy", "publish", str(second), "--json")
+    assert code == 0
+    assert json.loads(out)["version"] == 4
+    shown = shown_policies(registry)
+    versions: Any = shown["policies"]
+    assert (shown["in_force"], [one["version"] for one in versions]) == (1, [1, 4])
+    assert versions[1]["digest"] == hashlib.sha256(second.read_bytes()).hexdigest()
+    assert [one["version"] for one in registry.show()["policies"]] == [1, 4]  # type: ignore[attr-defined]
+    place = (str(registry.folder), "--root-pin", registry.pin)
+    _, out, _ = registry.run("policy", "show", *place)
+    assert re.search(r"1 +in force .*\n4 +to come", out)
+    assert registry.run("policy", "show", *place, "--version", "4")[1] == second.read_text()
+    assert registry.run("policy", "show", *place, "--version", "2")[0] == 2
+
+
+def test_a_bad_policy_is_not_signed(registry: Registry, tmp_path: Path) -> None:
+    """What its reader refuses, with the place; a test of its own that fails; a rule of publication."""
+    assert registry.sign("policy", "publish", str(policy_file(tmp_path, 2)))[0] == 0
+    before = sorted(registry.folder.rglob("*"))
+    failing = """\
+tests:
+  - name: anybody
+    request: {account: /uni-a, site: uni-a, purpose: research, device_class: cpu}
+    expect: {decision: deny}
+"""
+    for path, why in (
+        (policy_file(tmp_path, 3, days=2, more="surprise: 1\n"), r"policy-3.yaml:\d+:\d+"),
+        (policy_file(tmp_path, 4, days=2, weight=0), r"policy-4.yaml:\d+:\d+"),
+        (policy_file(tmp_path, 5, days=2, name="elsewhere"), "that of elsewhere"),
+        (policy_file(tmp_path, 6, days=0.5), "a notice of 24.0 h"),
+        (policy_file(tmp_path, 1, days=2), "version 2 is published already"),
+        (policy_file(tmp_path, 7, days=2, more=failing), "'anybody' fails"),
+    ):
+        code, out, talk = registry.sign("policy", "publish", str(path))
+        assert (code, out) == (2, ""), path
+        assert re.search(why, talk), talk
+    assert sorted(registry.folder.rglob("*")) == before
+
+
+def test_policy_keys_are_made_and_exchanged(registry: Registry, tmp_path: Path) -> None:
+    """By the membership; what is published stays, and the former keys count for nothing."""
+    assert registry.sign("policy", "publish", str(policy_file(tmp_path, 1)))[0] == 0
+    code, _, talk = registry.sign("policy", "keys", "--signers", "2")
+    assert code == 0
+    new = sorted(registry.keys.glob("policy-*-*.pem"))
+    assert len(new) == 2
+    assert "2 of 2" in talk
+    assert shown_policies(registry)["in_force"] == 1
+    for one in new:
+        one.rename(tmp_path / one.name)
+    second = policy_file(tmp_path, 2, days=2)
+    assert registry.sign("policy", "publish", str(second))[0] == 2
+    (registry.keys / "membership-1.pem").unlink()
+    code, _, talk = registry.sign("policy", "keys", "--signers", "1")
+    assert (code, list(registry.keys.glob("policy-*-*.pem"))) == (2, [])
+    assert "keys for the membership" in talk
+
+
+def test_auditors_are_named(registry: Registry, tmp_path: Path) -> None:
+    """With the keys that they gave; a file that is none is refused."""
+    key = tmp_path / "anna.pem"
+    public = Ed25519PrivateKey.generate().public_key()
+    key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    code, _, talk = registry.sign("policy", "auditors", "--auditor", "anna", str(key))
+    assert code == 0
+    assert "auditors: anna" in talk
+    assert shown_policies(registry)["auditors"] == [{"name": "anna", "key": key.read_text()}]
+    key.write_text("no key")
+    assert registry.sign("policy", "auditors", "--auditor", "anna", str(key))[0] == 2
+    assert registry.sign("policy", "auditors")[0] == 0
+    assert shown_policies(registry)["auditors"] == []
+
+
+def test_thresholds_of_policies_are_checked(tmp_path: Path) -> None:
+    """A number of signers that is not there, and a threshold above it."""
+    base = ("consortium", "init", str(tmp_path / "r"), "--name", "lab", "--keys", str(tmp_path / "k"))
+    for options in (("--policy-threshold", "1"), ("--policy-signers", "2", "--policy-threshold", "3")):
+        assert main([*base, *options]) == 2
+    assert not (tmp_path / "k").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said(registry: Registry, tmp_path: Path) -> None:

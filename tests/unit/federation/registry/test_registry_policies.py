@@ -19,7 +19,6 @@ from federation.registry.marks import MemoryMarks
 from federation.registry.membership import Auditor, PolicyText
 from federation.registry.policies import (
     AUDITORS_PATH,
-    NOTICE_S,
     PolicyDraft,
     add_policy,
     decode_auditors,
@@ -33,11 +32,20 @@ from federation.registry.signing import RoleKeys, sign
 from federation.registry.tuf_api import CryptoSigner, Metadata, MetaFile, TargetFile, Targets
 
 NOW, HOUR_S, DAY_S = 1_800_000_000.0, 3600.0, 86400.0
+NOTICE_S = 24 * 3600
 
 
-def draft(version: int, effective_at_s: float = NOW, *, name: str = "lab", text: str = "") -> PolicyDraft:
+def draft(
+    version: int,
+    effective_at_s: float = NOW,
+    *,
+    name: str = "lab",
+    text: str = "",
+    notice_s: int = NOTICE_S,
+) -> PolicyDraft:
     """Return a version to be published; the registry does not read the file."""
-    return PolicyDraft(name, version, int(effective_at_s), (text or f"version: {version}\n").encode())
+    data = (text or f"version: {version}\n").encode()
+    return PolicyDraft(name, version, int(effective_at_s), notice_s, data)
 
 
 def text_of(one: PolicyDraft) -> PolicyText:
@@ -179,13 +187,14 @@ def test_a_version_that_breaks_a_rule_is_not_signed(desk: Desk) -> None:
         (draft(3, NOW + 9 * DAY_S, name="elsewhere"), "that of elsewhere"),
         (draft(2, NOW + 9 * DAY_S), "version 2 is published already"),
         (draft(1, NOW + 9 * DAY_S), "version 2 is published already"),
-        (draft(3, NOW + NOTICE_S - 1), "the notice is 24 h"),
-        (draft(3, NOW - DAY_S), "the notice is 24 h"),
+        (draft(3, NOW + NOTICE_S - 1), "a notice of 24.0 h"),
+        (draft(3, NOW - DAY_S), "a notice of 24.0 h"),
         (draft(3, NOW + 2 * DAY_S), "none begins before"),
         (draft(3, NOW + 9 * DAY_S, text="x" * (MAX_POLICY_BYTES + 1)), "bytes"),
-        (PolicyDraft("lab", 3, int(NOW + 9 * DAY_S), b""), "bytes"),
+        (PolicyDraft("lab", 3, int(NOW + 9 * DAY_S), 0, b""), "bytes"),
         (draft(0, NOW + 9 * DAY_S), "positive"),
         (draft(3, 1 << 50), "positive"),
+        (draft(3, NOW + 9 * DAY_S, notice_s=-1), "positive"),
     ):
         with pytest.raises(FederationInputError, match=why):
             desk.publish(one)
@@ -201,6 +210,15 @@ def test_the_first_version_may_begin_at_once_and_few_wait(desk: Desk) -> None:
     with pytest.raises(FederationInputError, match="wait to come into force"):
         desk.publish(draft(9, NOW + 9 * DAY_S))
     desk.publish(draft(9, NOW + 9 * DAY_S), now_s=NOW + 2 * DAY_S)
+
+
+def test_the_notice_is_that_of_the_version_before(desk: Desk) -> None:
+    """A version cannot shorten its own notice; one without any lets the next begin at once."""
+    desk.publish(draft(1, NOW))
+    with pytest.raises(FederationInputError, match=r"version 1 demands a notice of 24\.0 h"):
+        desk.publish(draft(2, NOW + 60, notice_s=0))
+    desk.publish(draft(2, NOW + DAY_S, notice_s=0))
+    desk.publish(draft(3, NOW + 3 * DAY_S), now_s=NOW + 3 * DAY_S)
 
 
 def test_what_is_signed_without_the_online_key_waits(desk: Desk, world: Any) -> None:
@@ -275,11 +293,11 @@ def test_a_list_that_breaks_a_rule_counts_for_nothing(desk: Desk, world: Any) ->
         if spoil == "path":
             forged.targets["sites/site-a/site.json"] = target
         elif spoil == "order":
-            custom = {"custom": {"version": 6, "effective_at": int(NOW) - 1}}
+            custom = {"custom": {"version": 6, "effective_at": int(NOW) - 1, "notice": 0}}
             later = TargetFile(target.length, target.hashes, policy_path(6), custom)
             forged.targets[policy_path(6)] = later
         elif spoil == "custom":
-            target.unrecognized_fields["custom"] = {"version": 6, "effective_at": 0}
+            target.unrecognized_fields["custom"] = {"version": 5, "effective_at": int(NOW)}
         else:
             forged.delegations = desk.metadata("1.targets.json").delegations
         data = desk.put(f"{2 + at}.policy.json", sign(forged, desk.keys[:2], now_s=NOW))
