@@ -122,6 +122,31 @@ def open_helios(
         raise TraceError(f"{path} cannot be read: {error}.", fix="name a text file in UTF-8") from error
 
 
+def open_accounts(path: Path) -> dict[str, str]:
+    """Return a map of accounts: lines ``VC,ACCOUNT``, those that begin with ``#`` apart.
+
+    Raises:
+        TraceError: the file cannot be read, or has other lines.
+    """
+    accounts: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, raw in enumerate(bounded(file), 1):
+                line = raw.strip()
+                if not line or line.startswith("#"):
+                    continue
+                vc, _, account = line.partition(",")
+                if vc in accounts:
+                    _fail(str(path), number, f"the vc '{printable(vc, 40)}' stands here twice")
+                try:
+                    accounts[vc] = check_account(account.strip())
+                except FederationInputError as error:
+                    _fail(str(path), number, error.message.rstrip("."))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"{path} cannot be read: {error}.", fix="name a text file in UTF-8") from error
+    return accounts
+
+
 def check_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not the one that was meant.
 
