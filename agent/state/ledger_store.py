@@ -207,6 +207,17 @@ class LedgerStore:
         )
         return [(account, epoch, msgs) for account, epoch, msgs in rows if msgs]
 
+    async def usage_of(self, donor: str) -> list[Delta]:
+        """Return what the receipts of one donor say of use: account, epoch, msgs."""
+        rows = await self._file.read(
+            lambda db: db.execute(
+                "SELECT u.account, u.epoch, u.msgs FROM ledger_usage u JOIN ledger_donors d ON d.id = u.donor_id"
+                " WHERE d.donor = ?",
+                [donor],
+            ).fetchall()
+        )
+        return [(account, epoch, msgs) for account, epoch, msgs in rows if msgs]
+
     async def corrections(self) -> list[Delta]:
         """Return what disputes and resolutions change about use; only those that hold are kept here."""
         rows = await self._file.read(
