@@ -78,6 +78,37 @@ MAX_LEASES_PER_USER: Final = 16
 """Leases of one person on one node; without it one of many users takes all that the node may have."""
 MAX_USAGE_ACCOUNTS: Final = 256
 """Accounts whose use one call asks for; each is a look into the books and a few lines in the answer."""
+VISITOR_CALL_S: Final = 10.0
+"""Deadline of a visitor's short call, on both sides."""
+MAX_VISITOR_MESSAGE_BYTES: Final = 256 << 10
+"""One message on the visitors' port: a part of a relayed connection has 64 KiB."""
+MAX_VISITOR_RPCS: Final = 512
+"""Calls that the visitors' port works on at once; strangers' are over in milliseconds."""
+MAX_VISITOR_CONNECTIONS: Final = 256
+"""Connections to the visitors' port at once; without it strangers take every descriptor of the gateway."""
+MAX_VISITOR_STREAMS: Final = 72
+"""Calls on one such connection at once: the streams of one token, and its short calls."""
+VISITOR_IDLE_S: Final = 60.0
+"""A connection to the visitors' port without a call is closed after that; strangers keep none."""
+MAX_STREAMS_PER_TOKEN: Final = 64
+"""Starts, attended leases and relayed connections of one token at once; without it one laptop takes all."""
+VISITOR_BURST: Final = 20
+"""Tries of one address to open a session at once: an honest one takes two calls each 7 minutes."""
+VISITOR_PER_S: Final = 1.0
+"""Such calls of one address a second after its burst: to guess at secrets is hopeless, and no load."""
+VISITOR_BURST_ALL: Final = 200
+"""The same for all addresses together: a class that begins its exercise."""
+VISITOR_PER_S_ALL: Final = 20.0
+"""Such calls of all addresses together a second, after their burst."""
+MAX_VISITOR_ADDRESSES: Final = 4096
+"""Addresses whose calls are counted; IPv6 ones count by their /64."""
+SESSION_LIFE_S: Final = 900.0
+"""A session of a token is good for that long; its holder opens another before. It bounds how long one that
+was stolen from a laptop's memory, or whose token has ended meanwhile, goes on."""
+MAX_SESSIONS_PER_TOKEN: Final = 8
+"""Sessions of one token at once: commands that run beside each other, and renewals."""
+VISITOR_ABSENT_S: Final = 120.0
+"""A lease that its visitor has not attended for this long is stopped: the laptop is gone, or closed."""
 MAX_TOKENS: Final = 1024
 """Tokens of one site that may be used; each is a row, and a person who has to know of it."""
 MAX_TOKEN_LIFETIME_S: Final = 366 * 86400.0
@@ -96,6 +127,10 @@ PAGE_KEPT_S: Final = 5.0
 """A page that was made is shown this long: however many look at it, the queue is counted once."""
 METER_EVERY_S: Final = 10.0
 """Between two looks at what leases use: the idle discount is exact to that much, and late receipts follow."""
+RANK_EVERY_S: Final = 60.0
+"""Between two rankings of accounts when nothing has changed but the age of the books."""
+RANK_SOON_S: Final = 1.0
+"""Pause after a ranking: the books of a busy consortium change more often than anybody can read them."""
 MAX_HISTORY_ROWS: Final = 200_000
 """Waits, and reclaims, that a gateway keeps for a week; a clock that jumps must not let them grow for ever."""
 MAX_REASONS: Final = 16

@@ -211,8 +211,8 @@ class LedgerStore:
         """Return what the receipts of one donor say of use: account, epoch, msgs."""
         rows = await self._file.read(
             lambda db: db.execute(
-                "SELECT u.account, u.epoch, u.msgs FROM ledger_usage u JOIN ledger_donors d ON d.id = u.donor_id"
-                " WHERE d.donor = ?",
+                "SELECT u.account, u.epoch, u.msgs FROM ledger_usage u"
+                " JOIN ledger_donors d ON d.id = u.donor_id WHERE d.donor = ?",
                 [donor],
             ).fetchall()
         )
