@@ -27,6 +27,7 @@ class CacheKeeper:
         self._cache: Cache | None = None
         self._watch: asyncio.Task[None] | None = None
         self._restarts = 0
+        self._lent_bytes: int | None = None
         self._fault = ""
 
     async def start(self) -> None:
@@ -56,6 +57,18 @@ class CacheKeeper:
                 "the weight cache of this node is starting again.", fix="try again in a few seconds"
             )
         return self._cache
+
+    async def lend(self, nbytes: int) -> bool:
+        """Have the cache hold at most this much, also one that is started later; say whether it does now.
+
+        Raises:
+            Error: the cache does not say.
+        """
+        self._lent_bytes = nbytes
+        cache = self._cache
+        if cache is None or cache.closed.is_set():
+            return True  # its memory has gone with it
+        return (await cache.lend(nbytes)).used_bytes <= nbytes
 
     async def replicas(self) -> tuple[ReplicaStatus, ...]:
         """Return what lies in memory; nothing while the cache is down."""
@@ -99,6 +112,8 @@ class CacheKeeper:
             pause_s = min(2 * pause_s, RESTART_LAST_S)
             try:
                 self._cache = await self._start()
+                if self._lent_bytes is not None:
+                    await self._cache.lend(self._lent_bytes)
             except Error as error:
                 self._fault = error.message
                 _log.error("the weight cache did not start: %s", error.message)

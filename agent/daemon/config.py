@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.limits import QUIET_S
 from agent.paths import Paths
 
 
@@ -16,6 +17,8 @@ class ServeConfig:
         name: what it calls itself outside a site; in one, it has the name that it joined under.
         spares: how many warm runners it keeps.
         donates: whether it lends memory and devices.
+        devices: the processor is lent as so many devices; 0: the GPUs where there are any, else it as one.
+        quiet_s: how long a device must have been idle before it is lent, where it is lent only then.
         lease_ttl_s: at a gateway, how long a lease lives without a renewal.
         visitors: at a gateway, ``HOST:PORT`` that laptops with a token dial; empty: it takes none.
         mdns: interfaces on which the node announces itself and looks for its gateway; none: it does neither.
@@ -27,4 +30,6 @@ class ServeConfig:
     donates: bool
     lease_ttl_s: float
     mdns: tuple[str, ...]
+    devices: int = 0
+    quiet_s: float = QUIET_S
     visitors: str = ""

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.config import ServeConfig
-from agent.daemon.faces import Emit, Order, Report, ReportedDevice, ReportedImage
+from agent.daemon.devices import Devices, cpu_devices
+from agent.daemon.faces import Emit, Order, Report, ReportedImage
 from agent.daemon.image_socket import ImageSocket
 from agent.daemon.leases import Leases
 from agent.daemon.lending import Lending
@@ -17,12 +18,11 @@ from agent.daemon.pipes import Pipe
 from agent.daemon.spares import Spares
 from agent.daemon.supply import Supply
 from agent.daemon.transfers import Transfers
+from agent.devices.nvml import open_nvml
 from agent.limits import MAX_REPORTED_IMAGES, MAX_REPORTED_NAMES
 from agent.local.views import GrantedView
 from agent.state import Store
-
-CPU_DEVICE = "cpu0"
-"""The one device of a machine that donates host memory and its processor."""
+from agent.state.donations import Donations
 
 
 class Host:
@@ -44,14 +44,18 @@ class Host:
         here: str,
         forwards: bool,
         lenders: Callable[[], Sequence[Lender]],
+        devices: Callable[[Spares], Devices],
     ) -> None:
         self._store = store
         self.keeper = keeper
         self.transfers = Transfers()
         self.spares = Spares(launcher, config.spares)
+        self.devices = devices(self.spares)
         self.catalogue = Catalogue(store, keeper, launcher, self.transfers)
         self.supply = Supply(self.catalogue, keeper, self.transfers, lenders)
-        self.leases = Leases(store, self.supply, keeper, self.spares, config.paths, here)
+        self.leases = Leases(
+            store, self.supply, keeper, self.spares, config.paths, here, devices=self.devices
+        )
         self.lending = Lending(config.name, self.catalogue, keeper, forwards=forwards)
         self.images = ImageSocket(config.paths.image_socket, self.catalogue, keeper)
 
@@ -61,13 +65,14 @@ class Host:
         config: ServeConfig,
         store: Store,
         *,
+        donations: Donations,
         start_cache: StartCache,
         launcher: Launcher,
         here: str,
         forwards: bool,
         lenders: Callable[[], Sequence[Lender]],
     ) -> Host:
-        """Start the cache and the first spare.
+        """Start the cache, the first spare, and the look at devices.
 
         Raises:
             LocalError: this node cannot give what it was told to.
@@ -76,14 +81,34 @@ class Host:
             keeper = CacheKeeper(start_cache)
             undo.push_async_callback(keeper.close)
             await keeper.start()
+            settings = await donations.load()
+            budget_bytes = (await keeper.view()).budget_bytes
+            gpus = open_nvml() if not config.devices else None
             undo.pop_all()
-        host = cls(config, store, keeper, launcher, here=here, forwards=forwards, lenders=lenders)
-        host.spares.start()
+        specs = gpus.devices() if gpus is not None else cpu_devices(config.devices or 1, budget_bytes)
+
+        def devices(spares: Spares) -> Devices:
+            return Devices(
+                specs,
+                gpus,
+                keeper=keeper,
+                spares=spares,
+                donations=donations,
+                settings=settings,
+                quiet_s=config.quiet_s,
+            )
+
+        host = cls(
+            config, store, keeper, launcher, here=here, forwards=forwards, lenders=lenders, devices=devices
+        )
+        host.spares.start(specs[0].gpu)
+        host.devices.start(host.leases)
         return host
 
     async def close(self) -> None:
         """End leases, spares and cache, in this order."""
         await self.leases.close()
+        await self.devices.close()
         await self.spares.close()
         await self.keeper.close()
 
@@ -95,10 +120,9 @@ class Host:
             if record.folder:
                 names.setdefault(bytes(record.image_id), []).append(record.name)
         replicas = (await self.keeper.replicas())[:MAX_REPORTED_IMAGES]
-        device = ReportedDevice(CPU_DEVICE, "cpu", cache.budget_bytes)
         return Report(
             address=address,
-            devices=(device,) if cache.up else (),
+            devices=self.devices.reported() if cache.up else (),
             images=tuple(
                 ReportedImage(
                     one.image_id,
@@ -113,6 +137,7 @@ class Host:
             transfer_bytes_per_s=self.transfers.pace(),
             donating=cache.up,
             ended=ended,
+            uses=self.devices.used([*self.leases.lent, *(lease_id for lease_id, _ in ended)]),
         )
 
     # --- as the gateway's ``Host`` ------------------------------------------------------------------------
@@ -124,6 +149,10 @@ class Host:
     async def stop_runner(self, lease_id: str, reason: str) -> None:
         """End a lease here."""
         await self.leases.stop_runner(lease_id, reason)
+
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Let a lease here finish what it has begun, since it is stopped soon."""
+        self.leases.notice(lease_id, left_s, reason)
 
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to a runner here."""

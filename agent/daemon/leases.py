@@ -4,7 +4,8 @@ Rules: a lease is committed before anything is done for it; its key is in the ru
 here only as a digest; whatever ends (the runner, the request, the agent, its time) ends the whole lease,
 with a reason. A lease stays when the caller has gone after the answer; it is called off when the caller goes
 before. A lease that the site's gateway ordered has a time, on this node's own clock: it ends then even if the
-gateway is never heard again.
+gateway is never heard again. A lease stands on devices of this node; who has those, ``agent.devices`` says,
+and what it says of a lease is carried out at once.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
 from agent.daemon.cache_keeper import CacheKeeper
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Emit, Order
+from agent.daemon.fence import FencedPipe
 from agent.daemon.parts import Runner
 from agent.daemon.pipes import Pipe, StreamPipe
 from agent.daemon.relay import HOST, Relay
@@ -27,7 +31,7 @@ from agent.daemon.spares import Spares
 from agent.daemon.starting import OpenLease, Starting
 from agent.daemon.supply import Found, Supply
 from agent.errors import BusyError, StateError, StoppingError, UnknownLeaseError
-from agent.limits import MAX_LEASE_TTL_S, MAX_LEASES
+from agent.limits import GRACE_S, MAX_LEASE_TTL_S, MAX_LEASES
 from agent.local.views import GrantedView, LeaseView
 from agent.paths import Paths
 from agent.resolve import ModelRef, parse_ref
@@ -37,11 +41,25 @@ from pyrdma.errors import Error
 _log = logging.getLogger(__name__)
 
 
+class LeaseDevices(Protocol):
+    """What gives leases the devices of this node."""
+
+    def place(self, lease_id: str, wanted: Sequence[str], grace_s: float) -> str:
+        """Give a lease its devices; return what CUDA calls them. Raises RequestError, OwnedError."""
+
+    def left(self, lease_id: str, group: int | None) -> None:
+        """Note that nothing of a lease runs any more; ``group``: the process group that its runner had."""
+
+    def sent(self, lease_id: str, nbytes: int) -> None:
+        """Count what a lease's runner sent."""
+
+
 class Leases:
     """The leases that run on one node.
 
     Args:
         here: what the borrower of a lease that this node uses itself is called; empty outside a site.
+        devices: gives leases their devices; without it they have none.
     """
 
     def __init__(
@@ -52,17 +70,22 @@ class Leases:
         spares: Spares,
         paths: Paths,
         here: str = "",
+        devices: LeaseDevices | None = None,
     ) -> None:
         self._store = store
         self._supply = supply
         self._starting = Starting(store, supply, keeper, spares, paths)
         self._paths = paths
         self._here = here
+        self._devices = devices
+        self._writing: set[asyncio.Task[None]] = set()
         self._open: dict[str, OpenLease] = {}
         self._ending: dict[str, OpenLease] = {}
         self._stopping = False
         self.on_end: Callable[[str, str], None] = lambda _lease_id, _reason: None
         """Told of every end, after it: the lease's id and the reason."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Told when a device of this node changes hands, or begins to."""
 
     @property
     def count(self) -> int:
@@ -133,28 +156,95 @@ class Leases:
             UnknownLeaseError: it does not run here.
             OSError: the runner does not take it.
         """
-        self._known(lease_id)
-        return await StreamPipe.to(self._paths.runner_socket(lease_id))
+        lease = self._known(lease_id)
+
+        def check() -> None:
+            if self._open.get(lease_id) is not lease or _is_over(lease):
+                raise ConnectionError(f"the lease {lease_id} is over")
+
+        def count(nbytes: int) -> None:
+            if self._devices is not None:
+                self._devices.sent(lease_id, nbytes)
+
+        return FencedPipe(await StreamPipe.to(self._paths.runner_socket(lease_id)), check, count)
 
     def runs(self, lease_id: str) -> bool:
         """Say whether a lease runs on this node."""
         return lease_id in self._open
 
-    def set_times(self, remaining_s: Mapping[str, float]) -> None:
-        """Take over what the gateway says is left of its leases; what it does not name keeps its time."""
+    def set_times(self, remaining_s: Mapping[str, float], since_s: float | None = None) -> None:
+        """Take over what the gateway says is left of its leases; what it does not name keeps its time.
+
+        Args:
+            remaining_s: seconds by lease.
+            since_s: from when they count, on the clock of boots: when the gateway was asked.
+        """
         for lease_id, seconds in remaining_s.items():
             lease = self._open.get(lease_id)
             if lease is not None and lease.ordered:
-                self._set_time(lease_id, lease, seconds)
+                self._set_time(lease_id, lease, seconds, since_s)
 
     async def stop_runner(self, lease_id: str, reason: str) -> None:
         """End a lease of the gateway's; one that is gone is no error."""
         await self._end(lease_id, reason)
 
+    # --- what the owner of its devices says, or the gateway ----------------------------------------------
+
+    def notice(self, lease_id: str, left_s: float, reason: str) -> None:
+        """Let a lease finish what it has begun, since it is ended in ``left_s``; returns at once.
+
+        One that does not answer yet has begun nothing: it ends now.
+        """
+        lease = self._open.get(lease_id)
+        if lease is None or lease.notice:
+            return
+        if lease.runner is None or lease.record.state != "active":
+            self._begin_end(lease_id, reason)
+            return
+        _log.info("lease %s ends in %.0f s: %s", lease_id, left_s, reason)
+        lease.notice = reason
+        lease.record = replace(lease.record, state="draining", reason=reason)
+        self._beside(lease.runner.drain(left_s))
+        self._beside(self._write(lease_id, lease))
+
+    def kill(self, lease_id: str, reason: str) -> None:
+        """End a lease and its runner at once, whatever they do; returns at once."""
+        lease = self._open.get(lease_id) or self._ending.get(lease_id)
+        if lease is None:
+            return
+        if lease.runner is not None:
+            lease.runner.kill()
+        self._begin_end(lease_id, reason)
+
+    def expire(self) -> None:
+        """End the leases whose time is over by the clock of boots, which a sleeping machine's timers miss."""
+        for lease_id in [one for one, lease in self._open.items() if _is_over(lease)]:
+            self._time_is_over(lease_id)
+
+    def record(self, lease_id: str) -> LeaseRecord | None:
+        """Return the record of a lease of which something is left here."""
+        lease = self._open.get(lease_id) or self._ending.get(lease_id)
+        return lease.record if lease is not None else None
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def _write(self, lease_id: str, lease: OpenLease) -> None:
+        try:
+            await self._store.put_lease(lease.record)
+        except StateError as error:
+            _log.error("lease %s has notice, its record could not be written: %s", lease_id, error.message)
+
+    # --- its life -----------------------------------------------------------------------------------------
+
     async def _carry_out(
         self, lease_id: str, ref: ModelRef, found: Found, emit: Emit, order: Order | None = None
     ) -> GrantedView:
         self._refuse_more(lease_id)
+        wanted, grace_s = (order.devices, order.grace_s) if order is not None else ((), GRACE_S)
+        gpus = self._devices.place(lease_id, wanted, grace_s) if self._devices is not None else ""
         key = secrets.token_urlsafe(32)
         borrower = "" if order is None or order.borrower == self._here else order.borrower
         record = LeaseRecord(
@@ -169,7 +259,7 @@ class Leases:
             key_digest=hashlib.sha256(key.encode()).digest(),
             borrower=borrower,
         )
-        lease = self._open[lease_id] = OpenLease(record, ordered=order is not None)
+        lease = self._open[lease_id] = OpenLease(record, ordered=order is not None, gpus=gpus)
         if order is not None:
             self._set_time(lease_id, lease, order.ttl_s)
         remember_as = "" if order is None else f"image-{found.image_id.short()}"
@@ -203,6 +293,9 @@ class Leases:
 
     def _known(self, lease_id: str) -> OpenLease:
         lease = self._open.get(lease_id)
+        if lease is not None and _is_over(lease):
+            self._time_is_over(lease_id)
+            lease = None
         if lease is None:
             raise self._unknown(lease_id)
         return lease
@@ -212,11 +305,16 @@ class Leases:
             f"no lease {lease_id[:32]!r} runs on this node.", fix="see them with: pyrdma-agent leases"
         )
 
-    def _set_time(self, lease_id: str, lease: OpenLease, seconds: float) -> None:
+    def _set_time(
+        self, lease_id: str, lease: OpenLease, seconds: float, since_s: float | None = None
+    ) -> None:
         if lease.over is not None:
             lease.over.cancel()
-        loop = asyncio.get_running_loop()
-        lease.over = loop.call_later(min(max(0.0, seconds), MAX_LEASE_TTL_S), self._time_is_over, lease_id)
+        now_s = boot_time_s()
+        ttl_s = min(max(0.0, seconds), MAX_LEASE_TTL_S)
+        lease.until_s = (since_s if since_s is not None else now_s) + ttl_s
+        left_s = max(0.0, lease.until_s - now_s)
+        lease.over = asyncio.get_running_loop().call_later(left_s, self._time_is_over, lease_id)
 
     def _time_is_over(self, lease_id: str) -> None:
         self._begin_end(lease_id, "its time was over and nobody renewed it")
@@ -237,9 +335,14 @@ class Leases:
         self._stopping = True
         every = [*self._open, *self._ending]
         await asyncio.gather(*(self._end(lease_id, "the agent stopped") for lease_id in every))
+        await asyncio.gather(*self._writing, return_exceptions=True)
 
     async def _watch(self, lease_id: str, runner: Runner) -> None:
         await runner.ended.wait()
+        lease = self._open.get(lease_id)
+        if lease is not None and lease.notice:
+            self._begin_end(lease_id, lease.notice)
+            return
         _log.warning("lease %s: its runner %s", lease_id, runner.end_reason())
         self._begin_end(lease_id, f"its runner {runner.end_reason()}")
 
@@ -271,6 +374,8 @@ class Leases:
         for fault in await asyncio.gather(*letting_go, return_exceptions=True):
             if fault is not None:
                 _log.error("lease %s: something of it could not be ended", lease_id, exc_info=fault)
+        if self._devices is not None:
+            self._devices.left(lease_id, lease.runner.pid if lease.runner is not None else None)
         with contextlib.suppress(OSError):
             self._paths.runner_socket(lease_id).unlink()
         record = replace(lease.record, state="ended", ended_at=time.time(), reason=lease.reason)
@@ -287,6 +392,10 @@ class Leases:
     def _view(self, record: LeaseRecord) -> LeaseView:
         lease = self._open.get(record.id)
         return view_of(record, lease.runner.pid if lease is not None and lease.runner is not None else None)
+
+
+def _is_over(lease: OpenLease) -> bool:
+    return lease.until_s is not None and boot_time_s() >= lease.until_s
 
 
 def whose(granted: GrantedView, account: str, who: str) -> GrantedView:

@@ -1,8 +1,9 @@
 """This node's word on itself to its site's gateway, on this machine or another, again and again.
 
-Rules: a report goes out every ``REPORT_EVERY_S``, and at once when a lease has ended; an end is named in each
-report until one of them was answered; what the answer says of leases' times is taken over. When the agent
-stops, what runs here ends first, and a last report says so.
+Rules: a report goes out every ``REPORT_EVERY_S``, and at once when a lease has ended or a device begins to
+change hands; an end is named in each report until one of them was answered; what the answer says of leases'
+times is taken over, counted from the question on. When the agent stops, what runs here ends first, and a
+last report says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Report
 from agent.daemon.leases import Leases
 from agent.limits import MAX_REPORTED_IMAGES, REPORT_CALL_S, REPORT_EVERY_S
@@ -50,6 +52,7 @@ class Reporting:
         self._task: asyncio.Task[None] | None = None
         if running is not None:
             running.on_end = self._note_end
+            running.on_change = self._news.set
 
     def start(self) -> None:
         """Begin to report."""
@@ -102,6 +105,7 @@ class Reporting:
             _log.warning("this node cannot say how it is: %s", error.message)
             return
         try:
+            asked_s = boot_time_s()
             left = await self._send(report)
         except (Error, FederationError) as error:
             if error.message != self._fault:
@@ -115,4 +119,4 @@ class Reporting:
         for lease_id, _ in ended:
             self._ended.pop(lease_id, None)
         if self._running is not None:
-            self._running.set_times(left)
+            self._running.set_times(left, asked_s)

@@ -37,6 +37,7 @@ from agent.rpc.pyrdma_pb2_grpc import add_NodeServicer_to_server, add_OperatorSe
 from agent.rpc.server import bind, make_server
 from agent.site.home import SiteHome
 from agent.state import StateFile, Store
+from agent.state.donations import Donations
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ async def _start(
         host = await Host.start(
             config,
             store,
+            donations=Donations(file),
             start_cache=start_cache,
             launcher=launcher,
             here=here,

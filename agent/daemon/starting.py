@@ -25,7 +25,10 @@ from agent.state import LeaseRecord, Store
 
 @dataclass(slots=True)
 class OpenLease:
-    """A lease that has not ended, with what has to be undone; ``over`` ends it unless it is renewed."""
+    """A lease that has not ended, with what has to be undone.
+
+    ``until_s`` is when it ends unless it is renewed, on the clock of boots; ``over`` rings then.
+    """
 
     record: LeaseRecord
     work: asyncio.Task[StartView] | None = None
@@ -33,6 +36,11 @@ class OpenLease:
     relay: Relay | None = None
     watch: asyncio.Task[None] | None = None
     over: asyncio.TimerHandle | None = None
+    until_s: float | None = None
+    gpus: str = ""
+    """What CUDA calls its devices; empty: they are none of CUDA's."""
+    notice: str = ""
+    """Why it will end; empty before it has notice."""
     ordered: bool = False
     """Whether the gateway ordered it."""
     reason: str = ""
@@ -68,7 +76,7 @@ class Starting:
 
     async def _run(self, lease: OpenLease, key: str, emit: Emit) -> tuple[PhaseView, ...]:
         asked = time.monotonic()
-        lease.runner = runner = await self._spares.take()
+        lease.runner = runner = await self._spares.take(lease.gpus)
         waited_s = time.monotonic() - asked
         record = lease.record = replace(lease.record, state="starting")
         await self._store.put_lease(record)

@@ -15,8 +15,8 @@ class Choosable:
 
     Args:
         id: its name.
-        claimed: somebody of the owner's side has it already; it is taken only when it is named.
-        free: nobody has it at all: it costs nothing and is there at once.
+        claimed: a command of the owner's has it already; it is taken only when it is named.
+        free: its owner has it: it is there at once.
         guests: the leases on it, each with the seconds that it has run: what is lost with it.
     """
 

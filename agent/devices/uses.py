@@ -16,6 +16,7 @@ _MJ_PER_WH = 3_600_000
 
 @dataclass(slots=True)
 class _Use:
+    began_s: float
     began_mj: Mapping[str, int | None]
     sent_bytes: int = 0
     energy_wh: int | None = None
@@ -27,15 +28,17 @@ class Uses:
 
     Args:
         read: returns a device's counter in mJ as last read, or ``None``; it must not block.
+        clock: the clock of boots.
     """
 
-    def __init__(self, read: Callable[[str], int | None]) -> None:
+    def __init__(self, read: Callable[[str], int | None], clock: Callable[[], float]) -> None:
         self._read = read
+        self._clock = clock
         self._uses: dict[str, _Use] = {}
 
     def begin(self, lease_id: str, devices: Sequence[str]) -> None:
         """Note that a lease begins on devices."""
-        self._uses[lease_id] = _Use({one: self._read(one) for one in devices})
+        self._uses[lease_id] = _Use(self._clock(), {one: self._read(one) for one in devices})
 
     def sent(self, lease_id: str, nbytes: int) -> None:
         """Count what its runner sent."""
@@ -53,6 +56,11 @@ class Uses:
         ended = [name for name, one in self._uses.items() if one.ended]
         for name in ended[:-MAX_ENDED_KEPT]:
             del self._uses[name]
+
+    def began_s(self, lease_id: str) -> float | None:
+        """Return when a lease began; ``None`` if it is not known."""
+        use = self._uses.get(lease_id)
+        return use.began_s if use is not None else None
 
     def energy_wh(self, lease_id: str) -> int | None:
         """Return what a lease has used so far; ``None`` where there is no counter."""

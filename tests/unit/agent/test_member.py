@@ -60,7 +60,7 @@ class Running:
         self.lent: tuple[str, ...] = ("l1",)
         self.calls: list[str] = []
 
-    def set_times(self, remaining_s: Mapping[str, float]) -> None:
+    def set_times(self, remaining_s: Mapping[str, float], since_s: float) -> None:
         self.times.append(remaining_s)
 
     async def close(self) -> None:
