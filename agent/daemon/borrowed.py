@@ -18,6 +18,7 @@ from typing import Final
 from agent.daemon.clocks import boot_time_s as boot_time_s
 from agent.daemon.faces import Broker, Emit, LeaseNotice, Wish
 from agent.daemon.leases import Leases, view_of, whose
+from agent.daemon.pipes import Pipe
 from agent.daemon.relay import HOST, Relay
 from agent.errors import PeerNodeError, StateError, StoppingError, UnknownLeaseError
 from agent.gateway.borrowing import Borrowed, Expired, Wait, next_action, renewal_failed, renewed
@@ -43,6 +44,8 @@ class _Open:
     record: LeaseRecord | None
     account: str
     who: str
+    over: asyncio.Event
+    reason: str = ""
     relay: Relay | None = None
     tending: asyncio.Task[None] | None = None
 
@@ -118,6 +121,17 @@ class BorrowedLeases:
             await asyncio.shield(done)
             raise
 
+    async def until_end(self, lease_id: str) -> str:
+        """Wait until a lease has ended; return why. Raises UnknownLeaseError."""
+        lease = self._known(lease_id)
+        await lease.over.wait()
+        return lease.reason
+
+    async def connect(self, lease_id: str) -> Pipe:
+        """Open a connection to a lease's runner. Raises Error, FederationError, OSError."""
+        self._known(lease_id)
+        return await self._broker.connect(lease_id)
+
     async def stop(self, lease_id: str, reason: str) -> str | None:
         """Give a lease back; return why it ended, or nothing if this node has not borrowed it."""
         ending = self._begin_end(lease_id, reason)
@@ -150,7 +164,7 @@ class BorrowedLeases:
         # Here it stands as a lease that runs here.
         record = None if here else replace(_first_record(ref, accepted), account=account, who=who)
         clock = Borrowed(lease_id, accepted.site, asked_s, accepted.ttl_s)
-        lease = _Open(clock, record, account, who)
+        lease = _Open(clock, record, account, who, asyncio.Event())
         lease.tending = asyncio.create_task(self._tend(lease), name=f"borrowed-{lease_id}")
         self._open[lease_id] = lease
         return record
@@ -279,6 +293,8 @@ class BorrowedLeases:
                 replace(lease.record, state="ended", ended_at=time.time(), reason=reason, port=None)
             )
         _log.info("the borrowed lease %s has ended: %s", lease_id, reason)
+        lease.reason = reason
+        lease.over.set()
         return reason
 
     async def _tell_donor(self, lease_id: str, reason: str) -> str:

@@ -4,6 +4,7 @@ Rules: a caller is what the kernel or a token's proof says, never what it says i
 that no line gives, except the agent's own user and root, who keep the file and may use whatever the site may.
 A line gives accounts one by one, or with ``/*`` all that are below one. The line of a user decides the
 default; the lines of its groups add accounts, and give the default in the file's order if no other line does.
+A token has the account that it was made for, unless the file has a line for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Who:
         gids: the user's groups.
         groups: the names of these, where they have one.
         owner: whether it is the agent's own user, or root.
+        account: of a token: the account that it was made for.
     """
 
     uid: int | None
@@ -37,6 +39,7 @@ class Who:
     gids: tuple[int, ...] = ()
     groups: tuple[str, ...] = ()
     owner: bool = False
+    account: str = ""
 
     @property
     def key(self) -> str:
@@ -88,7 +91,8 @@ class Accounts:
 def accounts_of(who: Who, people: People) -> Accounts:
     """Return the accounts of a caller."""
     if who.uid is None:
-        lines = [people.tokens[who.name]] if who.name in people.tokens else []
+        made_for = Grant(who.account, (who.account,) if who.account else ())
+        lines = [people.tokens.get(who.name, made_for)]
     else:
         users = dict.fromkeys((who.name, str(who.uid)))
         lines = [people.users[one] for one in users if one in people.users]

@@ -1,9 +1,9 @@
-"""Passes: what a process of this machine gets at the door, and shows on the user socket. Time comes in.
+"""Passes: what somebody gets who has shown who it is, and shows again with each call. Time comes in.
 
-Rules: a pass is 32 random bytes under a random name; here only its digest is kept, compared in constant time,
-and neither is ever logged. It means the user that the kernel named at the door, whatever is said beside it.
-It ends with the connection over which it was given, and after ``PASS_LIFE_S`` anyway; one user has few at
-once, and all users together have a bound.
+For processes of this machine, given at the door; for tokens, as sessions. Rules: a pass is 32 random bytes
+under a random name; here only its digest is kept, compared in constant time, and neither is ever logged. It
+means whoever it was given to, whatever is said beside it. It ends when it is struck, and after its life
+anyway; one user or token has few at once, and all together have a bound.
 """
 
 from __future__ import annotations
@@ -31,9 +31,16 @@ class _Given:
 
 
 class Passes:
-    """The passes that are good now."""
+    """The passes that are good now.
 
-    def __init__(self) -> None:
+    Args:
+        life_s: of one pass.
+        each: how many one user or token has at once.
+    """
+
+    def __init__(self, life_s: float = PASS_LIFE_S, each: int = MAX_PASSES_PER_USER) -> None:
+        self._life_s = life_s
+        self._each = each
         self._given: dict[str, _Given] = {}
         self._nothing = hashlib.sha256(secrets.token_bytes(_SECRET_BYTES)).digest()
 
@@ -44,19 +51,24 @@ class Passes:
         """Return a new pass.
 
         Raises:
-            BusyError: this user, or all users together, have as many as there may be.
+            BusyError: this user or token, or all together, have as many as there may be.
         """
         self._forget_old(now_s)
-        theirs = sum(one.who.uid == who.uid for one in self._given.values())
-        if theirs >= MAX_PASSES_PER_USER or len(self._given) >= MAX_PASSES:
+        theirs = sum(one.who.key == who.key for one in self._given.values())
+        if theirs >= self._each or len(self._given) >= MAX_PASSES:
             raise BusyError("too many commands talk to this agent at once.", fix="try again in a moment")
         name, secret = secrets.token_hex(_NAME_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
-        self._given[name] = _Given(who, _digest(secret), now_s + PASS_LIFE_S)
+        self._given[name] = _Given(who, _digest(secret), now_s + self._life_s)
         return f"{name}.{secret}"
 
     def strike(self, text: str) -> None:
         """End a pass; one that has ended is no error."""
         self._given.pop(text.partition(".")[0], None)
+
+    def strike_all(self, key: str) -> None:
+        """End every pass of a user or token, by its key."""
+        for name in [name for name, one in self._given.items() if one.who.key == key]:
+            del self._given[name]
 
     def who(self, text: str, now_s: float) -> Who:
         """Return whose pass it is.
@@ -69,8 +81,7 @@ class Passes:
         same = hmac.compare_digest(self._nothing if given is None else given.digest, _digest(secret))
         if given is None or not same or now_s >= given.ends_s:
             raise NotAllowedError(
-                "this socket needs a pass of the agent's door, and the one shown is none.",
-                fix="run pyrdma-agent itself; it asks for one",
+                "this call needs a pass, and the one shown is none.", fix="run pyrdma-agent; it asks for one"
             )
         return given.who
 

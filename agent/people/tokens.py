@@ -114,10 +114,8 @@ class Tokens:
         self.on_revoked(name)
         return await self.list()
 
-    async def admit(
-        self, token_id: bytes, *, client_nonce: bytes, server_nonce: bytes, said: bytes
-    ) -> tuple[Who, str]:
-        """Return who has proven a token, and the token's account.
+    async def admit(self, token_id: bytes, *, client_nonce: bytes, server_nonce: bytes, said: bytes) -> Who:
+        """Return who has proven a token.
 
         Raises:
             TokenError: no such token, a wrong proof, or its time is over; the first two look alike.
@@ -136,4 +134,4 @@ class Tokens:
         if now_s >= record.expires_at:
             raise TokenError("the token's time is over.", fix=_NEW)
         await self._store.used(token_id, now_s=now_s)
-        return Who(None, record.name), record.account
+        return Who(None, record.name, account=record.account)

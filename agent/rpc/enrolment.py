@@ -58,7 +58,7 @@ class EnrolmentService(EnrolmentServicer):
     async def Challenge(self, request: pb.ChallengeRequest, context: Context) -> pb.ChallengeResponse:
         """Return a nonce for a proof."""
         async with answering(context, ENROL_CALL_S):
-            nonce, now_s = self._enrolment.challenge(request.client_nonce, _address(context))
+            nonce, now_s = self._enrolment.challenge(request.client_nonce, address_of(context))
             return pb.ChallengeResponse(server_nonce=nonce, server_time=now_s)
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
@@ -72,7 +72,7 @@ class EnrolmentService(EnrolmentServicer):
                 csr=request.csr,
                 proof=request.proof,
             )
-            certificate = await self._enrolment.join(attempt, _address(context))
+            certificate = await self._enrolment.join(attempt, address_of(context))
             return pb.JoinResponse(
                 certificate=certificate,
                 gateway_node=self._config.gateway_node,
@@ -118,7 +118,7 @@ def enrolment_credentials(
     )
 
 
-def _address(context: Context) -> str:
+def address_of(context: Context) -> str:
     """Return the caller's IP address, as gRPC writes it: ``ipv4:HOST:PORT`` or ``ipv6:%5BHOST%5D:PORT``."""
     _, _, peer = unquote(context.peer() or "").partition(":")
     host = peer.rpartition(":")[0].strip("[]").partition("%")[0]

@@ -1076,11 +1076,6 @@ class VisitorStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
                 _registered_method=True)
-        self.ListLeases = channel.unary_unary(
-                '/pyrdma.v1.Visitor/ListLeases',
-                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesRequest.SerializeToString,
-                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesResponse.FromString,
-                _registered_method=True)
         self.StopLease = channel.unary_unary(
                 '/pyrdma.v1.Visitor/StopLease',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.StopLeaseRequest.SerializeToString,
@@ -1128,12 +1123,6 @@ class VisitorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListLeases(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def StopLease(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1175,11 +1164,6 @@ def add_VisitorServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.RunRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.RunEvent.SerializeToString,
-            ),
-            'ListLeases': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListLeases,
-                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesRequest.FromString,
-                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.ListLeasesResponse.SerializeToString,
             ),
             'StopLease': grpc.unary_unary_rpc_method_handler(
                     servicer.StopLease,
@@ -1307,33 +1291,6 @@ class Visitor:
             '/pyrdma.v1.Visitor/Run',
             agent_dot_rpc_dot_pyrdma__pb2.RunRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.RunEvent.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListLeases(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/pyrdma.v1.Visitor/ListLeases',
-            agent_dot_rpc_dot_pyrdma__pb2.ListLeasesRequest.SerializeToString,
-            agent_dot_rpc_dot_pyrdma__pb2.ListLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

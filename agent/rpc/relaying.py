@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,9 +24,11 @@ class AskedPipe:
         self._peer = peer
 
     @classmethod
-    async def open(cls, stub: Any, lease_id: str, peer: str) -> AskedPipe:
+    async def open(
+        cls, stub: Any, lease_id: str, peer: str, metadata: Sequence[tuple[str, str]] = ()
+    ) -> AskedPipe:
         """Ask a peer to connect to a lease's runner."""
-        call = stub.Relay(timeout=RELAY_CALL_S)
+        call = stub.Relay(timeout=RELAY_CALL_S, metadata=metadata)
         pipe = cls(call, peer)
         with pipe._broken():
             await call.write(pb.RelayData(lease_id=lease_id))

@@ -9,7 +9,6 @@ rule itself is ``federation.identity.admission``'s; here are the secrets, the cl
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import secrets
 import time
@@ -28,7 +27,7 @@ from agent.limits import (
     MAX_INVITE_LIFETIME_S,
 )
 from agent.site.config import SiteConfig
-from agent.site.rates import Rate, Rates
+from agent.site.rates import Rate, Rates, counted_address
 from agent.state.records import MemberRecord
 from agent.state.site_store import Redemption, SiteStore
 from agent.text import printable
@@ -210,7 +209,7 @@ class Enrolment:
 
     def _count(self, caller: str) -> None:
         now_s = self._monotonic()
-        if self._rates.allow(_counted(caller), now_s):
+        if self._rates.allow(counted_address(caller), now_s):
             return
         self._dropped += 1
         if now_s - self._said_s >= 1.0:  # a flood must not become a flood of lines
@@ -221,10 +220,3 @@ class Enrolment:
         raise BusyError(
             "the site has had too many joins in a short time.", fix=f"wait a minute; then {_AGAIN}"
         )
-
-
-def _counted(caller: str) -> str:
-    address = ipaddress.ip_address(caller)
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
-    return caller

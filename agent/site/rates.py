@@ -6,6 +6,7 @@ when too many are not, the one that called least lately is, and the bucket of al
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -47,6 +48,14 @@ class Rates:
         if len(self._left) > self._callers or _refilled(state, self._each, now_s) >= self._each.burst:
             del self._left[oldest]
         return True
+
+
+def counted_address(address: str) -> str:
+    """Return what an IP address is counted as: an IPv6 one by its /64, of which a stranger has many."""
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return address
 
 
 def _refilled(state: tuple[float, float] | None, rate: Rate, now_s: float) -> float:
