@@ -47,6 +47,7 @@ class Accounting:
         idle: returns the classes of which the federation has an idle device now.
         receipted: told of a lease and what its receipts charge in all, msgs.
         clock: of leases, s.
+        unix_s: Unix time.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Accounting:
         idle: Callable[[], Iterable[str]],
         receipted: Callable[[str, int], object],
         clock: Callable[[], float],
+        unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._books = books
         self._policy = policy
@@ -67,6 +69,7 @@ class Accounting:
         self._idle = idle
         self._receipted = receipted
         self._clock = clock
+        self._unix_s = unix_s
         self._meters = Meters()
         self._uses: dict[str, Use] = {}
         self._due_s: dict[str, float] = {}
@@ -167,7 +170,9 @@ class Accounting:
 
     def _statement(self, lease: Lease, *, final: bool) -> Statement:
         use = self._uses.get(lease.id, _NOTHING)
-        return self._meters.statement(lease, use, now_s=self._clock(), unix_s=int(time.time()), final=final)
+        return self._meters.statement(
+            lease, use, now_s=self._clock(), unix_s=int(self._unix_s()), final=final
+        )
 
     def _priced_by(self, lease_id: str) -> Policy | None:
         meter = self._meters.of.get(lease_id)
