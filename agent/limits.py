@@ -147,6 +147,8 @@ SITE_POLL_S: Final = 5.0
 """Between two questions to each other gateway how its site is."""
 SITE_SILENCE_S: Final = 15.0
 """A gateway that has not answered for this long counts as lost, and is not asked for offers or images."""
+POLICY_LOOK_S: Final = 5.0
+"""Between two looks at the overlay's file and at whether another version of the policy has begun."""
 LEDGER_CALL_S: Final = 30.0
 """A page of receipts, 2 MB at the most, over a slow line."""
 LEDGER_EVERY_S: Final = 60.0
@@ -221,8 +223,12 @@ MAX_CLAIMED_WAIT_S: Final = 3600
 """What a borrower may say that its request has waited elsewhere; without it everybody has waited for days."""
 MAX_LINE_LOOKS: Final = 256
 """Requests that are tried on free devices after one event, in their order: it bounds what an event costs."""
+MAX_PLACE_LOOKS: Final = 16
+"""Requests that go first, of which the answer to one that waits names the first rival."""
 MAX_VICTIM_LOOKS: Final = 4
 """Requests at the head of the line for which other guests may have to make room, tried after one event."""
+COMPARE_GUESTS_S: Final = 60.0
+"""Between two looks whether a guest should make room for another; each looks at every lease."""
 MAX_DURATIONS_KEPT: Final = 256
 """How long the last leases took; estimates of waiting times come from them."""
 MAX_QUEUE: Final = 10_000
