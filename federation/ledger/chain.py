@@ -9,7 +9,8 @@ Rules, each with the code of its refusal:
 - ``decreasing``: what is cumulative never falls: end, busy time, discount, egress, energy, and the charge but
   for a refund;
 - ``interval``, ``busy``: a lease ends after it begins and lasts no longer than the policy's longest; busy
-  time is at most wall time, discounted time at most busy time. The donor floors seconds and caps its count;
+  time is at most wall time, discounted time at most busy time, since the receipt before as well. The donor
+  floors seconds and caps its count;
 - ``overlap``: one device serves one lease at a time; what comes late for a lease ends before the next began;
 - ``charge``: the charge is what the policy says for the time counted, to the last unit;
 - ``refund``: a refund is final, charges nothing, and is for a lease shorter than the policy's least run time;
@@ -185,6 +186,8 @@ class Chain:
             )
         ):
             return Refusal("decreasing", "a cumulative figure is less than on the receipt before.")
+        if receipt.discount_ms - last.discount_ms > receipt.busy_ms - last.busy_ms:
+            return Refusal("busy", "more time got the discount than was counted since the receipt before.")
         return None
 
     def _check_devices(self, receipt: Receipt) -> Refusal | None:

@@ -80,7 +80,7 @@ def next_receipt(chain: Chain, statement: Statement, policy: Policy) -> Receipt:
         to_s=to_s,
         busy_ms=busy_ms,
         charge_msgs=0,
-        discount_ms=min(max(statement.discount_ms, last.discount_ms if last else 0), busy_ms),
+        discount_ms=_discount_ms(statement, last, busy_ms),
         energy_wh=energy_wh,
         egress_bytes=max(statement.egress_bytes, last.egress_bytes if last else 0),
         final=statement.final,
@@ -88,3 +88,9 @@ def next_receipt(chain: Chain, statement: Statement, policy: Policy) -> Receipt:
         policy=last.policy if last else policy.digest,
     )
     return receipt if receipt.refunded else replace(receipt, charge_msgs=charge_of_receipt(receipt, policy))
+
+
+def _discount_ms(statement: Statement, last: Receipt | None, busy_ms: int) -> int:
+    # What was charged in full before does not get the discount afterwards: the charge would fall.
+    before, counted = (last.discount_ms, busy_ms - last.busy_ms) if last is not None else (0, busy_ms)
+    return min(max(statement.discount_ms, before), before + counted)
