@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from agent.cli.options import Paths, json_option, paths_options
@@ -9,9 +11,12 @@ from agent.local.people_views import AccountUsageView, NewTokenView, TokenView, 
 
 
 @click.command(short_help="Show who you are here, and your accounts.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="Ask with a token, from a machine without an agent."
+)
 @json_option
 @paths_options
-def whoami(*, as_json: bool, paths: Paths) -> None:
+def whoami(*, token_file: Path | None, as_json: bool, paths: Paths) -> None:
     """Show who you are for this node's agent, and which accounts you may run models under."""
     import asyncio
 
@@ -20,6 +25,10 @@ def whoami(*, as_json: bool, paths: Paths) -> None:
     from agent.local.client import AgentClient
 
     async def ask() -> WhoAmIView:
+        if token_file is not None:
+            from agent.cli.visiting import ask_who
+
+            return await ask_who(token_file)
         async with AgentClient(paths, person=True) as client:
             return await client.whoami()
 

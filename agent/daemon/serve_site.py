@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from grpc import aio
+from grpc import ServerCredentials, aio
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.config import ServeConfig
@@ -24,10 +24,12 @@ from agent.daemon.member import Member
 from agent.daemon.node import Node
 from agent.daemon.parts import Lender, NodeFace
 from agent.daemon.places import GatewayPlace, NodePlace
+from agent.daemon.visits import Visits
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
 from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
+from agent.people.sessions import Sessions
 from agent.people.tokens import Tokens
 from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server
 from agent.rpc.identity import IdentityInterceptor
@@ -42,7 +44,9 @@ from agent.rpc.pyrdma_pb2_grpc import (
     add_SiteServicer_to_server,
 )
 from agent.rpc.site import SiteService
+from agent.rpc.visitors import VisitorService, start_visitor_server
 from agent.site.certificates import next_renewal_s, renew
+from agent.site.config import default_listen
 from agent.site.enrolment import Enrolment
 from agent.site.home import SiteConfig, SiteHome
 from agent.site.keyring import Keyring
@@ -177,6 +181,7 @@ class SitePart:
             site, EnrolmentService(enrolment, site), enrolment_credentials(authority)
         )
         ending.push_async_callback(enrolling.stop, SERVER_GRACE_S)
+        await self._take_visitors(node, tokens, enrolment_credentials(authority), ending)
         add_SiteServicer_to_server(SiteService(gateway.lending, gateway), server)  # type: ignore[no-untyped-call]
         broker = BrokerFor(gateway.broker, site.node, gateway.accounts.checked)
         running = host.leases if host is not None else None
@@ -198,6 +203,23 @@ class SitePart:
             return await certificate(csr, site.identity)
 
         return gateway, renewing
+
+    async def _take_visitors(
+        self, node: Node, tokens: Tokens, credentials: ServerCredentials, ending: AsyncExitStack
+    ) -> None:
+        if not self._config.visitors:
+            return
+        sessions, visits = Sessions(tokens), Visits(node)
+
+        def revoked(name: str) -> None:
+            sessions.end_all(name)
+            visits.end_all(name)
+
+        tokens.on_revoked = revoked
+        ending.push_async_callback(visits.close)
+        listen = default_listen(self._config.visitors)
+        server = await start_visitor_server(listen, VisitorService(sessions, visits), credentials)
+        ending.push_async_callback(server.stop, SERVER_GRACE_S)
 
     async def _start_member(
         self, node: Node, host: Host | None, trust: Trust, keyring: Keyring, ending: AsyncExitStack
