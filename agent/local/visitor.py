@@ -71,7 +71,7 @@ def read_token(path: Path) -> Token:
 
 
 class VisitorClient:
-    """One token's way to its gateway. Use as an async context manager; methods raise the gateway's own errors."""
+    """One token's way to its gateway, as an async context manager; methods raise the gateway's own errors."""
 
     def __init__(self, token: Token) -> None:
         options = (
@@ -125,15 +125,16 @@ class VisitorClient:
         loop = asyncio.get_running_loop()
         heard_s = loop.time()
         while True:
+            began_s = loop.time()
             try:
                 return await self._attend(lease_id)
-            except NotAllowedError:
-                self._session = ""  # the gateway was started again, and has forgotten it
-            except PeerNodeError:
+            except (NotAllowedError, PeerNodeError) as error:
+                if isinstance(error, NotAllowedError):
+                    self._session = ""  # the gateway was started again, and has forgotten it
+                if loop.time() - began_s > VISITOR_CALL_S:
+                    heard_s = loop.time()  # the gateway held the call until now
                 if loop.time() - heard_s > VISITOR_ABSENT_S:
                     raise
-            else:
-                heard_s = loop.time()
             await asyncio.sleep(_AGAIN_S)
 
     async def stop(self, lease_id: str) -> LeaseView:
