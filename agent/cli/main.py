@@ -35,7 +35,15 @@ _COMMANDS: Final = {
     "queue": "agent.cli.queue:queue",
     "status": "agent.cli.show:status",
     "nodes": "agent.cli.nodes:nodes",
+    "devices": "agent.cli.devices:devices",
+    "donate": "agent.cli.devices:donate",
+    "withdraw": "agent.cli.devices:withdraw",
+    "drain": "agent.cli.devices:drain",
+    "undrain": "agent.cli.devices:undrain",
+    "reclaim": "agent.cli.devices:reclaim",
+    "mine": "agent.cli.devices:mine",
     "consortium": "agent.cli.consortium:consortium",
+    "policy": "agent.cli.policy:policy",
     "tui": "agent.cli.tui:tui",
 }
 _EPILOG: Final = """\

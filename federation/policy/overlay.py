@@ -1,7 +1,7 @@
 """A donor's overlay: what it lends more strictly than its consortium, and the policy that both make together.
 
-Rules: an overlay restricts and never loosens: whatever is permitted under both is permitted under the consortium's
-policy alone, and no term promises a guest more. A field that would loosen is a problem at its place. What the
+Rules: an overlay restricts and never loosens: what is permitted under both is permitted under the policy
+alone, and no term promises a guest more. A field that would loosen is a problem at its place. What the
 overlay does not speak of stays as it is. Not here: whether the donor lends at all; that is its own to say
 at any time, without a file.
 """
