@@ -34,6 +34,7 @@ class RegistryWatch:
         trust: told what it says.
         site: this one's name.
         changed: told after each change of what is trusted.
+        receipts_key: what this site signs receipts with (PEM); empty at a node that signs none.
         clock: Unix time in s.
     """
 
@@ -44,12 +45,14 @@ class RegistryWatch:
         site: str,
         changed: Callable[[], None],
         *,
+        receipts_key: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._trust = trust
         self._site = site
         self._changed = changed
+        self._receipts_key = receipts_key
         self._clock = clock
         self._known: Membership | None = None
         self._fault = ""
@@ -57,6 +60,11 @@ class RegistryWatch:
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
+
+    @property
+    def known(self) -> Membership | None:
+        """What was verified last, however old; whom to trust of it is for ``Trust``."""
+        return self._known
 
     async def start(self) -> None:
         """Believe what was verified before, and begin to read."""
@@ -130,7 +138,15 @@ class RegistryWatch:
     def _own_fault(self, known: Membership) -> str:
         if self._site in known.faults:
             return known.faults[self._site]
-        return "" if self._is_admitted(known) else f"{self._site} is not admitted yet"
+        if not self._is_admitted(known):
+            return f"{self._site} is not admitted yet"
+        entered = known.site(self._site).receipts_key
+        if self._receipts_key and entered != self._receipts_key:
+            missing = "without a receipts key" if not entered else "with another receipts key"
+            return (
+                f"{self._site} is admitted {missing}: repeat pyrdma-agent init, and have the request admitted"
+            )
+        return ""
 
     def _is_admitted(self, known: Membership) -> bool:
         return self._site in known.faults or any(one.site == self._site for one in known.sites)

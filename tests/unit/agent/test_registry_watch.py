@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +354,21 @@ async def test_a_full_disk_ends_no_trust_and_is_said(world: World) -> None:
     marks.broken = False
     await watch.refresh()
     assert (watch.view().detail, world.others()) == ("", [])
+
+
+async def test_a_site_is_told_that_its_receipts_key_is_not_entered(world: World) -> None:
+    """It signs with a key that nobody else knows: nobody lends to it or borrows from it under a policy."""
+    key = Ed25519PrivateKey.generate()
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    watch = RegistryWatch(
+        world.client(), world.trust, "uni-a", lambda: None, receipts_key=pem, clock=lambda: world.now_s
+    )
+    async with started(watch):
+        await watch.refresh()
+        assert "uni-a is admitted without a receipts key" in watch.view().detail
+        assert watch.known is not None
+        document = replace(watch.known.site("uni-a"), receipts_key=pem)
+        request = make_request(document, [key_from_pem(CAS["uni-a"].key_pem)], MODELS["uni-a"], key)
+        assert world.consortium.admit(request, KEYS, now_s=world.now_s)
+        await watch.refresh()
+        assert watch.view().detail == ""

@@ -1,0 +1,220 @@
+"""Keeps the policy in force: from the registry's versions and the site's own overlay file, at the right time.
+
+Rules: versions come with the members; the overlay and what the site opted out of are files in the agent's
+state directory, looked at every few seconds and at SIGHUP. Whatever changes is told at once, and the switch
+to a version happens within ``POLICY_LOOK_S`` of its time. A copy of the last overlay that could be read is
+kept beside it, so that a restart with a damaged one lends no more than before. Files are parsed beside the
+loop. A clock behind the registry's last signature is not believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from agent.errors import StateError
+from agent.limits import POLICY_LOOK_S
+from agent.site.policy_in_force import (
+    InForce,
+    OverlayFile,
+    Version,
+    in_force,
+    known_versions,
+    read_overlay_file,
+    read_versions,
+)
+from federation.errors import FederationInputError
+from federation.limits import MAX_POLICY_BYTES
+from federation.policy.policy import Policy
+from federation.registry.documents import parse_object
+from federation.registry.files import read_file, write_file
+from federation.registry.membership import Membership
+
+_log = logging.getLogger(__name__)
+OVERLAY_FILE: Final = "policy-overlay.yaml"
+_KEPT_FILE: Final = "policy-overlay.last-good.yaml"
+_OPTED_OUT_FILE: Final = "policy-opted-out.json"
+_MAX_OPTED_OUT_BYTES: Final = 16 << 10
+
+
+class PolicyWatch:
+    """The policy that this site goes by.
+
+    Args:
+        folder: the agent's state directory, where the overlay lies.
+        site: this one's name.
+        changed: told of each change of what holds.
+        clock: Unix time in s.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        site: str,
+        changed: Callable[[InForce], None],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._site = site
+        self._changed = changed
+        self._clock = clock
+        self._membership: Membership | None = None
+        self._versions: dict[str, Version] = {}
+        self._overlay = OverlayFile()
+        self._opted_out: frozenset[int] = frozenset()
+        self._now = InForce()
+        self._turn = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._looking: set[asyncio.Task[None]] = set()
+
+    @property
+    def now(self) -> InForce:
+        """What holds."""
+        return self._now
+
+    def policies(self) -> Mapping[str, Policy]:
+        """Return all versions that can be read here, past ones as well, by digest: they price receipts."""
+        return {name: one.policy for name, one in self._versions.items() if one.policy is not None}
+
+    async def start(self, membership: Membership | None) -> None:
+        """Read everything once, tell what holds, and begin to watch."""
+        await asyncio.to_thread(self._remember)
+        self._membership = membership
+        await self.look()
+        self._task = asyncio.create_task(self._watch(), name="policy")
+
+    async def close(self) -> None:
+        """Stop watching."""
+        tasks = [*self._looking, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def learn(self, membership: Membership | None) -> None:
+        """Take over the versions that the registry has now; without members those known before stay."""
+        if membership is not None and membership is not self._membership:
+            self._membership = membership
+            self.reload()
+
+    def reload(self) -> None:
+        """Look at everything soon, as after SIGHUP."""
+        task = asyncio.create_task(self.look(), name="policy-look")
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def look(self) -> None:
+        """Read what has changed, and tell if something else holds now."""
+        async with self._turn:
+            await asyncio.to_thread(self._read)
+            versions = sorted(self._versions.values(), key=lambda one: one.text.version)
+            now = in_force(versions, self._overlay, self._opted_out, self._site, self._time())
+            now = replace(now, faults=(*now.faults, *self._listed_faults()))
+        if now == self._now:
+            return
+        for fault in now.faults:
+            if fault not in self._now.faults:
+                _log.error("the policy: %s", fault)
+        if now.policy != self._now.policy or now.why_not != self._now.why_not:
+            number = "none" if now.base is None else f"version {now.base.version}"
+            _log.info(
+                "the policy in force: %s%s", number, f"; not lending: {now.why_not}" if now.why_not else ""
+            )
+        self._now = now
+        self._changed(now)
+
+    async def opt_out(self, version: int) -> None:
+        """Say that this site will lend nothing under a version that is to come.
+
+        Raises:
+            PolicyFileError: it is not known, or counts already.
+            StateError: it cannot be noted.
+        """
+        known = known_versions(self._versions.values(), self._opted_out)
+        await self._note(known.opt_out(version, int(self._time())).opted_out)
+
+    async def opt_in(self, version: int) -> None:
+        """Take that back, at any time.
+
+        Raises:
+            StateError: it cannot be noted.
+        """
+        await self._note(self._opted_out - {version})
+
+    async def _note(self, opted_out: frozenset[int]) -> None:
+        data = json.dumps({"schema": 1, "opted_out": sorted(opted_out)}).encode()
+        try:
+            await asyncio.to_thread(write_file, self._folder / _OPTED_OUT_FILE, data, mode=0o600)
+        except OSError as error:
+            raise StateError(
+                f"the choice cannot be noted: {error.strerror or error}.", fix="free space on its disk"
+            ) from error
+        await self.look()
+
+    def _listed_faults(self) -> list[str]:
+        known = self._membership.faults if self._membership is not None else {}
+        return [fault for name, fault in sorted(known.items()) if name.startswith("policy/")]
+
+    def _time(self) -> float:
+        return max(self._clock(), self._membership.issued_at if self._membership is not None else 0.0)
+
+    def _read(self) -> None:
+        known = self._membership
+        if known is not None and known.policies:
+            self._versions = read_versions(known.policies, known.consortium, self._versions)
+        before = self._overlay
+        path = self._folder / OVERLAY_FILE
+        try:
+            self._overlay = read_overlay_file(self._file(OVERLAY_FILE), str(path), before)
+        except OSError as error:
+            fault = f"{path} cannot be read: {error.strerror or error}."
+            self._overlay = OverlayFile(b"", before.overlay, fault, lost=before.overlay is None)
+        if self._overlay != before and not self._overlay.fault:
+            self._keep(self._overlay.data)
+        self._opted_out = self._read_opted_out()
+
+    def _remember(self) -> None:
+        try:
+            kept = read_overlay_file(self._file(_KEPT_FILE), _KEPT_FILE, OverlayFile())
+        except OSError:
+            return
+        if not kept.fault:
+            self._overlay = kept
+
+    def _keep(self, data: bytes) -> None:
+        path = self._folder / _KEPT_FILE
+        try:
+            if data:
+                write_file(path, data, mode=0o600)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("the overlay in force cannot be kept beside its file: %s", error)
+
+    def _read_opted_out(self) -> frozenset[int]:
+        try:
+            data = read_file(self._folder / _OPTED_OUT_FILE, max_bytes=_MAX_OPTED_OUT_BYTES)
+            fields = parse_object(data, max_bytes=_MAX_OPTED_OUT_BYTES, what="what the site opted out of")
+            return frozenset(one for one in fields["opted_out"] if type(one) is int)
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, FederationInputError, KeyError, TypeError) as error:
+            _log.error("what the site opted out of cannot be read: %s", error)
+            return self._opted_out
+
+    def _file(self, name: str) -> bytes | None:
+        try:
+            return read_file(self._folder / name, max_bytes=MAX_POLICY_BYTES)
+        except FileNotFoundError:
+            return None
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(POLICY_LOOK_S)
+            await self.look()
