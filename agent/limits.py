@@ -273,6 +273,8 @@ QUIET_S: Final = 60.0
 """A device that is lent while idle must have been idle for this long: it must not go to and fro."""
 BUSY_CORES_PERMILLE: Final = 250
 """Part of the processors that others use from which on the CPU is in use locally; at half of it no more."""
+MAX_CPU_DEVICES: Final = 16
+"""Devices that one processor is lent as; each gets a part of its memory, and they share its cores."""
 MAX_CLAIMS: Final = 64
 """Claims of local people at once; each holds a call or watches a process."""
 MAX_HOURS: Final = 32

@@ -15,6 +15,7 @@ from agent.local.views import (
     InviteView,
     LeaseView,
     ModelView,
+    OwnDeviceView,
     PublishedView,
     StatusView,
     TransferView,
@@ -50,6 +51,11 @@ def transfers_document(views: Iterable[TransferView]) -> Document:
 def federation_document(view: FederationView) -> Document:
     """``nodes``."""
     return {"schema": SCHEMA, **asdict(view)}
+
+
+def devices_document(views: Iterable[OwnDeviceView], *, dry_run: bool = False) -> Document:
+    """``devices`` and the commands that change them; ``dry_run``: they would be about these."""
+    return {"schema": SCHEMA, "devices": [asdict(view) for view in views], "dry_run": dry_run}
 
 
 def published_document(view: PublishedView, notes: Sequence[str]) -> Document:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from agent.cli.options import Paths, paths_options
-from agent.limits import LEASE_TTL_S, MAX_LEASE_TTL_S, MAX_SPARES, MIN_LEASE_TTL_S
+from agent.limits import (
+    LEASE_TTL_S,
+    MAX_CPU_DEVICES,
+    MAX_LEASE_TTL_S,
+    MAX_SPARES,
+    MIN_LEASE_TTL_S,
+    QUIET_S,
+)
 
 
 @click.command(short_help="Run the agent of this node.")
@@ -29,6 +36,22 @@ from agent.limits import LEASE_TTL_S, MAX_LEASE_TTL_S, MAX_SPARES, MIN_LEASE_TTL
     default=1,
     show_default=True,
     help="Warm runners kept ready; each holds some hundred MiB and saves seconds at a start.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(0, MAX_CPU_DEVICES),
+    default=0,
+    show_default=True,
+    help="Lend the processor with its memory as so many devices; 0: the GPUs, without any as one.",
+)
+@click.option(
+    "--quiet",
+    "quiet_s",
+    type=click.FloatRange(min=0),
+    default=QUIET_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="A device that is lent only while idle is lent after so long without local use.",
 )
 @click.option("--donate/--no-donate", default=True, show_default=True, help="Lend memory and devices.")
 @click.option(
@@ -62,6 +85,8 @@ def serve(
     interfaces: tuple[str, ...],
     peers: tuple[str, ...],
     spares: int,
+    devices: int,
+    quiet_s: float,
     donate: bool,
     lease_ttl_s: float,
     mdns: tuple[str, ...],
@@ -97,6 +122,8 @@ def serve(
         donates=donate,
         lease_ttl_s=lease_ttl_s,
         mdns=mdns,
+        devices=devices,
+        quiet_s=quiet_s,
         visitors=check_address(visitors) if visitors else "",
     )
     cache = CacheConfig(memory_bytes=parse_size(memory) if memory else total // 4, interfaces=interfaces)

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.clocks import boot_time_s
@@ -26,6 +26,7 @@ from agent.devices.processor import ProcessorUse
 from agent.devices.provider import DeviceSpec, Idle, Moment, Provider, Static, Wants, Window
 from agent.devices.settings import DeviceSettings, Will
 from agent.devices.uses import Uses
+from agent.devices.wishes import Claim, DeviceChange
 from agent.errors import RequestError
 from agent.local.views import GuestView, HandedOverView, OwnDeviceView, TakingView
 from agent.state.donations import Donations
@@ -33,36 +34,6 @@ from federation.policy.hours import minutes_of
 
 _COMMAND = "mine-"
 """How the claims of commands begin: their devices are not given to another one, unless it names them."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceChange:
-    """What the owner says of devices; ``None``: as before.
-
-    Args:
-        change: ``donate``, ``withdraw``, ``drain``, ``undrain`` or ``reclaim``.
-        devices: which ones; none: ``count`` of them, or all.
-        count: so many, those whose guests lose least; 0: all.
-    """
-
-    change: str
-    devices: tuple[str, ...] = ()
-    count: int = 0
-    dry_run: bool = False
-    only_idle: bool | None = None
-    hours: tuple[str, ...] | None = None
-    headroom_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A command of the owner's that needs devices; ``started``: of its process, in ticks after boot."""
-
-    devices: tuple[str, ...]
-    count: int
-    pid: int
-    started: int
-    command: str
 
 
 def cpu_devices(count: int, budget_bytes: int) -> tuple[DeviceSpec, ...]:

@@ -17,6 +17,7 @@ from agent import __version__
 from agent.daemon.borrowed import BorrowedLeases
 from agent.daemon.config import ServeConfig
 from agent.daemon.desk import AccountPlace, Desk
+from agent.daemon.devices import Devices
 from agent.daemon.faces import Wish
 from agent.daemon.host import Host
 from agent.daemon.leases import view_of
@@ -196,6 +197,19 @@ class Node:
                 f"no lease {lease_id[:32]!r} is used on this node.", fix="see them with: pyrdma-agent leases"
             )
         return await self.host.leases.stop(lease_id, reason)
+
+    @property
+    def devices(self) -> Devices:
+        """The devices of this node.
+
+        Raises:
+            RequestError: it donates nothing.
+        """
+        if self.host is None:
+            raise RequestError(
+                "this node donates no devices.", fix="start it without --no-donate to lend some"
+            )
+        return self.host.devices
 
     def _borrower_of(self, lease_id: str) -> str | None:
         return self.borrowed.whose(lease_id) if self.borrowed is not None else None

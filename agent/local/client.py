@@ -16,6 +16,7 @@ from grpc import aio
 from agent.errors import NotAllowedError, UnreachableError
 from agent.limits import LONG_CALL_S, REFRESH_CALL_S, SHORT_CALL_S, STOP_CALL_S
 from agent.local import people_views, views
+from agent.local.devices import DeviceClient
 from agent.local.door import DoorPass
 from agent.local.queue_views import QueueView
 from agent.paths import Paths
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 _POLL_S = 0.05
 
 
-class AgentClient:
+class AgentClient(DeviceClient):
     """One connection to the local agent. Use as an async context manager.
 
     Args:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from agent.daemon.devices import Claim, DeviceChange
+from agent.devices.wishes import Claim, DeviceChange
 from agent.limits import LONG_CALL_S, SHORT_CALL_S
 from agent.local import views
 from agent.rpc import convert_devices
 from agent.rpc import pyrdma_pb2 as pb
-
-_T = TypeVar("_T")
 
 
 class DeviceClient:
@@ -34,7 +32,7 @@ class DeviceClient:
     async def claim_devices(
         self, wish: Claim, *, timeout_s: float = LONG_CALL_S
     ) -> AsyncIterator[views.ClaimEvent]:
-        """Take devices back for a process; yields what is taken, last that it is there. Ending early ends it."""
+        """Take devices back for a process; yields what is taken, last that it is there."""
         call = self._stub.ClaimDevices(convert_devices.claim_to(wish), timeout=timeout_s)
         async for event in self._events(call, convert_devices.claim_event_from):
             yield event

@@ -25,6 +25,7 @@ from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.convert_people import accounts_from
 from agent.rpc.errors import Context, answering
 from agent.rpc.node import wish_from
+from agent.rpc.operator_devices import DeviceCalls
 from agent.rpc.passes import shown_pass
 from agent.rpc.pyrdma_pb2_grpc import OperatorServicer
 from agent.rpc.streams import Work, stream_of
@@ -41,7 +42,7 @@ class Access(Enum):
     """Everything, for the agent's own user."""
 
 
-class Operator(OperatorServicer):
+class Operator(DeviceCalls, OperatorServicer):
     """Answers the calls of one socket.
 
     Args:
