@@ -211,6 +211,8 @@ two intervals. Without it, one that was restored from a backup would sign a seco
 MAX_DECAY_EPOCHS: Final = 60_000
 """Epochs that use counts for, 416 days: the table of a policy with a half life of years would fill memory, and
 take seconds to make."""
+MAX_SPREAD_EPOCHS: Final = 5_000
+"""Epochs that one receipt is spread over, 34 days; without it one that claims decades fills memory."""
 MAX_REASON_CHARS: Final = 512
 """A text of a donor's reason; it is shown to the person who waits."""
 MAX_REASON_NUMBER: Final = 1 << 53

@@ -146,9 +146,10 @@ def standing_of(
     table = decay_table(policy.decay.half_life_s, policy.decay.window_half_lives)
     receipts = usage if usage is not None else Usage()
     now_s = epoch * EPOCH_S
+    window_s = len(table.weights) * EPOCH_S
     leases = tuple(open_leases)
     believed = receipts.add_all(
-        (one.account, at, msgs) for one in leases for at, msgs in _since_receipt(one, now_s)
+        (one.account, at, msgs) for one in leases for at, msgs in _since_receipt(one, now_s, window_s)
     )
     split = None
     served: Mapping[str, int] = {}
@@ -179,8 +180,7 @@ def holdings_of(held: Iterable[tuple[str, int]]) -> dict[str, int]:
     return sums
 
 
-def _since_receipt(lease: OpenLease, now_s: int) -> tuple[tuple[int, int], ...]:
+def _since_receipt(lease: OpenLease, now_s: int, window_s: int) -> tuple[tuple[int, int], ...]:
+    from_s = max(lease.receipted_s, now_s - window_s)
     to_s = min(now_s, lease.until_s)
-    if to_s <= lease.receipted_s:
-        return ()
-    return spread(lease.receipted_s, to_s, lease.rate_msgs_per_s * (to_s - lease.receipted_s))
+    return spread(from_s, to_s, lease.rate_msgs_per_s * (to_s - from_s)) if from_s < to_s else ()

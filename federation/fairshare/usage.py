@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from federation.fairshare.accounts import is_within, nodes_of
 from federation.fairshare.decay import EPOCH_S, DecayTable
 from federation.ledger.receipt import Receipt
+from federation.limits import MAX_SPREAD_EPOCHS
 
 Delta = tuple[str, int, int]
 """Account, epoch, msgs."""
@@ -105,14 +106,16 @@ def by_node(by_account: Mapping[str, int]) -> dict[str, int]:
 def spread(from_s: int, to_s: int, msgs: int) -> tuple[tuple[int, int], ...]:
     """Return an amount spread evenly over the epochs of a span: (epoch, msgs), whose sum is the amount.
 
-    Each epoch has the difference of two rounded-down cumulative sums, so that nothing is lost.
+    Each epoch has the difference of two rounded-down cumulative sums, so that nothing is lost. Of a span of
+    more than ``MAX_SPREAD_EPOCHS`` the oldest part lies in one epoch.
     """
     if to_s <= from_s:
         return ((to_s // EPOCH_S, msgs),)
     parts = []
     span, before, at = to_s - from_s, 0, from_s
+    oldest = (to_s - 1) // EPOCH_S - MAX_SPREAD_EPOCHS + 1
     while at < to_s:
-        epoch = at // EPOCH_S
+        epoch = max(oldest, at // EPOCH_S)
         at = min(to_s, (epoch + 1) * EPOCH_S)
         upto = msgs * (at - from_s) // span
         parts.append((epoch, upto - before))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from federation.fairshare.decay import EPOCH_S, decay_table
 from federation.fairshare.usage import Delta, Usage, by_node, receipt_deltas, spread
 from federation.ledger.receipt import Receipt
+from federation.limits import MAX_SPREAD_EPOCHS
 
 TABLE = decay_table(86400, 10)
 ACCOUNTS = ("/a", "/a/b", "/a/b/c", "/a/d", "/e", "/e/f/g")
@@ -101,6 +102,14 @@ def test_spreading_loses_nothing(is_caught: Callable[..., bool]) -> None:
     """I13: the parts add up to the whole and lie in the epochs of the span; rounded shares do not."""
     _conservation_law(spread)()
     assert is_caught(_conservation_law(_even))
+
+
+def test_a_span_of_decades_is_spread_over_its_end() -> None:
+    """Whoever signs it buys no memory; the oldest part lies together, and nothing is lost."""
+    parts = spread(0, 2**31, 10**15)
+    assert len(parts) == MAX_SPREAD_EPOCHS
+    assert sum(part for _, part in parts) == 10**15
+    assert parts[-1][0] == (2**31 - 1) // EPOCH_S
 
 
 def _receipt(seq: int, to_s: int, charge_msgs: int) -> Receipt:

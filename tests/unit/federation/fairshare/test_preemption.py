@@ -1,0 +1,147 @@
+"""Guests that take guests' devices: past the minimum time, below the victim after it, in no circle (I6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.fairshare.charging import Charges
+from federation.fairshare.freshness import Split
+from federation.fairshare.preemption import Running, below_after_move, may_preempt
+from federation.fairshare.standing import Standing, standing_of
+from federation.fairshare.usage import Usage
+from federation.policy.policy import Caps, Policy
+
+EPOCH = 3_000_000
+TREES = (("/a", "/b", "/c", "/d"), ("/a/x", "/a/y", "/b/x", "/b/y/p", "/b/y/q", "/b"))
+Verdict = Callable[[Standing, Charges, str, int, Running], bool]
+Job = tuple[str, int]
+"""Account, charge."""
+
+CASES = st.sampled_from(TREES).flatmap(
+    lambda accounts: st.tuples(
+        st.fixed_dictionaries(dict.fromkeys(accounts, st.integers(1, 4))),
+        st.fixed_dictionaries(dict.fromkeys(accounts, st.integers(0, 300))),
+        st.lists(st.tuples(st.sampled_from(accounts), st.integers(1, 100)), min_size=2, max_size=5),
+        st.integers(1, 2),
+    )
+)
+
+
+def _standing(policy: Policy, used: dict[str, int]) -> Standing:
+    return standing_of(
+        policy, EPOCH, usage=Usage().add_all((path, EPOCH, msgs) for path, msgs in used.items())
+    )
+
+
+def _running(job: Job) -> Running:
+    return Running(job[0], job[1], 1000, 900)
+
+
+def _charges(jobs: list[Job], running: frozenset[int]) -> Charges:
+    charges = Charges()
+    for at in running:
+        charges = charges.add(*jobs[at])
+    return charges
+
+
+def _has_circle(standing: Standing, jobs: list[Job], devices: int, verdict: Verdict) -> bool:
+    """Whether some set of running jobs comes back by preemptions alone; time stands still."""
+    running = frozenset(range(min(devices, len(jobs))))
+    done: set[frozenset[int]] = set()
+    on_path: set[frozenset[int]] = set()
+
+    def visit(state: frozenset[int]) -> bool:
+        if state in on_path:
+            return True
+        if state in done:
+            return False
+        on_path.add(state)
+        own = _charges(jobs, state)
+        for waiting in set(range(len(jobs))) - state:
+            for victim in state:
+                account, charge = jobs[waiting]
+                if verdict(standing, own, account, charge, _running(jobs[victim])) and visit(
+                    state - {victim} | {waiting}
+                ):
+                    return True
+        on_path.discard(state)
+        done.add(state)
+        return False
+
+    return visit(running)
+
+
+def _before_the_move(standing: Standing, own: Charges, account: str, charge: int, victim: Running) -> bool:
+    """A planted bug: whoever is below now may preempt, however far above it is then."""
+    relieved = replace(victim, charge_msgs=0)
+    return below_after_move(standing, own, account, 0, relieved)
+
+
+def _circle_law(verdict: Verdict, make_policy: Callable[..., Policy]) -> Callable[[], None]:
+    @given(CASES)
+    def law(case: tuple[dict[str, int], dict[str, int], list[Job], int]) -> None:
+        weights, used, jobs, devices = case
+        assert not _has_circle(_standing(make_policy(weights), used), jobs, devices, verdict)
+
+    return law
+
+
+def test_preemptions_never_come_back_to_where_they_were(
+    make_policy: Callable[..., Policy], is_caught: Callable[..., bool]
+) -> None:
+    """I6, flat and hierarchical, whatever each job is charged; comparing before the move is caught."""
+    _circle_law(may_preempt, make_policy)()
+    assert is_caught(_circle_law(_before_the_move, make_policy))
+
+
+@given(CASES)
+def test_whoever_preempts_is_still_below_its_victim(
+    make_policy: Callable[..., Policy], case: tuple[dict[str, int], dict[str, int], list[Job], int]
+) -> None:
+    """After the move the victim may not preempt the preemptor."""
+    weights, used, jobs, _ = case
+    standing = _standing(make_policy(weights), used)
+    taker, victim = jobs[0], jobs[1]
+    if may_preempt(standing, Charges().add(*victim), *taker, _running(victim)):
+        assert not may_preempt(standing, Charges().add(*taker), *victim, _running(taker))
+
+
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        ({}, True),
+        ({"ran_s": 899}, False),
+        ({"preempted_before_s": 3599}, False),
+        ({"preempted_before_s": 3600}, True),
+    ],
+)
+def test_a_victim_is_past_its_minimum_time_and_hour(
+    make_policy: Callable[..., Policy], change: dict[str, int], allowed: bool
+) -> None:
+    """I8: what it may count on is kept, and nobody is preempted twice within the hour."""
+    standing = _standing(make_policy({"/a": 1, "/b": 1}), {"/a": 10, "/b": 1000})
+    victim = replace(Running("/b", 10, 900, 900), **change)
+    assert may_preempt(standing, Charges().add("/b", 10), "/a", 10, victim) is allowed
+
+
+def test_nobody_preempts_with_old_books_or_where_the_policy_forbids_it(
+    make_policy: Callable[..., Policy],
+) -> None:
+    """A frozen split does not say who has too much."""
+    fresh = _standing(make_policy({"/a": 1, "/b": 1}), {"/a": 10, "/b": 1000})
+    never = _standing(make_policy({"/a": 1, "/b": 1}, caps=Caps(preempt_every_s=0)), {"/a": 10, "/b": 1000})
+    victim = Running("/b", 10, 900, 900)
+    assert may_preempt(fresh, Charges(), "/a", 10, victim)
+    assert not may_preempt(replace(fresh, split=Split(EPOCH)), Charges(), "/a", 10, victim)
+    assert not may_preempt(never, Charges(), "/a", 10, victim)
+
+
+def test_an_account_does_not_preempt_itself(make_policy: Callable[..., Policy]) -> None:
+    """Its own jobs are its own affair."""
+    standing = _standing(make_policy({"/a": 1, "/b": 1}), {"/a": 10, "/b": 1000})
+    assert not may_preempt(standing, Charges(), "/b", 10, Running("/b", 10, 900, 900))

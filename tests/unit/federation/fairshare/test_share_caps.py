@@ -1,0 +1,107 @@
+"""The over-share cap and the hold for wide requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.fairshare.caps import HOLD_PAUSES, Hold, OverCap, cap_of, hold_for, may_backfill, over_cap
+from federation.fairshare.standing import OpenLease, Standing, holdings_of, standing_of
+from federation.policy.policy import Policy
+
+EPOCH = 3_000_000
+WIDE = ("site", "wide")
+OTHER = ("site", "other")
+DONATED = st.integers(1, 64)
+
+
+def _standing(policy: Policy, donated: int, held: dict[str, int] | None = None) -> Standing:
+    leases = [OpenLease(path, count, 0, 0, EPOCH * 600 + 1) for path, count in (held or {}).items()]
+    return standing_of(policy, EPOCH, donated={"standard": donated}, open_leases=leases)
+
+
+def test_the_cap_is_twice_the_share_of_all_donors(make_policy: Callable[..., Policy]) -> None:
+    """Devices here and elsewhere count; up to the cap is not beyond it."""
+    policy = make_policy({"/a": 1, "/b": 3})
+    standing = _standing(policy, 16, {"/a": 5})
+    assert cap_of(standing, "/a") == 8
+    assert over_cap(standing, "/a", 2, holdings_of([("/a", 1)])) is None
+    assert over_cap(standing, "/a", 2, holdings_of([("/a", 2)])) == OverCap("/a", 7, 8)
+
+
+def test_an_institution_has_a_cap_of_its_own(make_policy: Callable[..., Policy]) -> None:
+    """Its accounts together stay below it; the highest cap that binds is named."""
+    policy = make_policy({"/a": 1, "/a/x": 1, "/a/y": 1, "/b": 3})
+    standing = _standing(policy, 16, {"/a/x": 2, "/a/y": 6})
+    assert over_cap(standing, "/a/x", 1, {}) == OverCap("/a", 8, 8)
+
+
+def test_whoever_holds_nothing_may_have_a_wide_one(make_policy: Callable[..., Policy]) -> None:
+    """A small account would never start otherwise."""
+    standing = _standing(make_policy({"/a": 1, "/b": 99}), 10)
+    assert cap_of(standing, "/a") == 1
+    assert over_cap(standing, "/a", 8, {}) is None
+    assert over_cap(standing, "/a", 1, {"/a": 1}) == OverCap("/a", 1, 1)
+
+
+def test_no_devices_no_cap(make_policy: Callable[..., Policy]) -> None:
+    """What the federation has is not known yet."""
+    standing = standing_of(make_policy({"/a": 1, "/b": 99}), EPOCH)
+    assert over_cap(standing, "/a", 8, {"/a": 50}) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(("/a", "/a/x", "/b")), st.integers(1, 4)), max_size=60), DONATED)
+def test_no_admission_goes_beyond_the_cap(
+    make_policy: Callable[..., Policy], asked: list[tuple[str, int]], donated: int
+) -> None:
+    """I11: but for a first request, nobody is taken beyond the cap at any level."""
+    standing = _standing(make_policy({"/a": 2, "/a/x": 1, "/b": 3}), donated)
+    held: list[tuple[str, int]] = []
+    for account, devices in asked:
+        if over_cap(standing, account, devices, holdings_of(held)) is None:
+            before = holdings_of(held)
+            held.append((account, devices))
+            for path, count in holdings_of(held).items():
+                assert count <= cap_of(standing, path) or count == before.get(path, 0) or not before.get(path)
+
+
+def test_a_hold_lasts_its_time_and_pauses() -> None:
+    """Then the devices are others', and the same request has no hold for three times as long."""
+    hold = hold_for(None, WIDE, 100.0, 900)
+    assert hold == Hold(WIDE, 100.0, 1000.0)
+    assert hold_for(hold, WIDE, 999.0, 900) is hold
+    assert hold.left_s(999.0) == 1.0
+    assert hold_for(hold, WIDE, 1000.0 + HOLD_PAUSES * 900 - 1, 900) is hold
+    assert hold.left_s(1000.0) == 0
+    again = hold_for(hold, WIDE, 1000.0 + HOLD_PAUSES * 900, 900)
+    assert again is not None
+    assert again.left_s(3700.0) == 900
+
+
+def test_another_head_has_another_hold() -> None:
+    """Whoever is first now; with nobody wide in front there is none."""
+    hold = hold_for(None, WIDE, 0.0, 900)
+    assert hold_for(hold, OTHER, 10.0, 900) == Hold(OTHER, 10.0, 910.0)
+    assert hold_for(hold, None, 10.0, 900) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "duration_s", "now_s", "may"),
+    [
+        (OTHER, 100, 0.0, True),
+        (OTHER, 901, 0.0, False),
+        (OTHER, 600, 301.0, False),
+        (OTHER, 0, 0.0, False),
+        (OTHER, 0, 900.0, True),
+        (WIDE, 0, 0.0, True),
+    ],
+)
+def test_only_what_ends_within_a_hold_is_let_past(
+    key: tuple[str, str], duration_s: int, now_s: float, may: bool
+) -> None:
+    """A lease without an end would outlast it; the one it is held for goes in."""
+    assert may_backfill(Hold(WIDE, 0.0, 900.0), key, duration_s, now_s) is may
+    assert may_backfill(None, key, duration_s, now_s)
