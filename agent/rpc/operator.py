@@ -167,13 +167,15 @@ class Operator(DeviceCalls, OperatorServicer):
             case Access.USER:
                 return self._passes.who(shown_pass(context), monotonic())
             case Access.VIEW:
-                raise NotAllowedError(
-                    "the view socket knows nobody, and changes nothing.", fix="use user.sock"
-                )
+                raise self._refusal()
 
     def _refuse_viewers(self) -> None:
         if self._access is not Access.ADMIN:
-            raise NotAllowedError(
-                f"the {self._access.value} socket does not do this.",
-                fix="use admin.sock, as the agent's own user",
-            )
+            raise self._refusal()
+
+    def _refusal(self) -> NotAllowedError:
+        does_not = "change anything" if self._access is Access.VIEW else "do this"
+        return NotAllowedError(
+            f"the {self._access.value} socket does not {does_not}.",
+            fix="use admin.sock, as the agent's own user",
+        )

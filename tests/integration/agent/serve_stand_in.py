@@ -25,7 +25,7 @@ class StandInLauncher:
     def __init__(self, state: Path) -> None:
         self._broken = state / "broken"
 
-    async def spawn(self) -> RunnerProcess:
+    async def spawn(self, gpus: str = "") -> RunnerProcess:
         if self._broken.exists():
             raise RunnerError("no engine here.", fix="install one")
         return await start_runner([sys.executable, str(Path(__file__).with_name("stand_in_runner.py"))])
@@ -39,13 +39,16 @@ class StandInLauncher:
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--run", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--memory-mib", type=int, default=256)
     parser.add_argument("--spares", type=int, default=1)
     parser.add_argument("--peer", action="append", default=[])
+    parser.add_argument("--devices", type=int, default=0)
+    parser.add_argument("--quiet", type=float, default=0.5)
     options = parser.parse_args()
     log_to()
-    paths = Paths(options.state, options.state / "run")
+    paths = Paths(options.state, options.run or options.state / "run")
     cache = CacheConfig(memory_bytes=options.memory_mib * MIB, prefault=False)
     await serve(
         ServeConfig(paths, options.name, options.spares, donates=True, lease_ttl_s=600.0, mdns=()),

@@ -228,7 +228,7 @@ def test_the_view_socket_shows_and_changes_nothing(start: Start, make_model: Mak
     """Reading calls answer; publish, run and stop are refused with exit code 4."""
     one = start("one")
     modes = {path.name: path.stat().st_mode & 0o777 for path in one.paths.run_dir.glob("*.sock")}
-    shared = dict.fromkeys(("view.sock", "node.sock", "image.sock"), 0o660)
+    shared = dict.fromkeys(("view.sock", "user.sock", "door.sock", "node.sock", "image.sock"), 0o660)
     assert modes == {"admin.sock": 0o600} | shared
     assert one.paths.run_dir.stat().st_mode & 0o777 == 0o750
     assert one.paths.state_dir.stat().st_mode & 0o777 == 0o700
