@@ -153,8 +153,8 @@ LEDGER_CALL_S: Final = 30.0
 """A page of receipts, 2 MB at the most, over a slow line."""
 LEDGER_EVERY_S: Final = 60.0
 """Between two looks at each other gateway's books; spread by a fifth, so that gateways do not ask in step."""
-MAX_LEDGER_PAGES: Final = 4096
-"""Pages of one peer in one round, four million receipts: a peer that always has more must not be all we do."""
+LEDGER_ROUND_S: Final = 240.0
+"""One round with one gateway; a peer that answers slowly for ever must not keep the others waiting."""
 MAX_LEDGER_PEERS: Final = 2
 """Other gateways whose books are read at once: signatures are checked on all cores as it is."""
 MAX_LEDGER_NOTES_BYTES: Final = 2 * MIB
