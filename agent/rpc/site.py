@@ -16,14 +16,16 @@ from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.calls import LeaseCalls, LendingCalls
 from agent.rpc.errors import Context, answering
 from agent.rpc.identity import caller
+from agent.rpc.ledger import LedgerCalls, LedgerDesk
 from agent.rpc.pyrdma_pb2_grpc import SiteServicer
 from agent.rpc.streams import Work, stream_of
 
 
-class SiteService(LeaseCalls, LendingCalls, SiteServicer):
-    """Answers other gateways."""
+class SiteService(LedgerCalls, LeaseCalls, LendingCalls, SiteServicer):
+    """Answers other gateways; without a ledger it refuses what is asked of one."""
 
-    def __init__(self, lends: NodeFace, site: SiteFace) -> None:
+    def __init__(self, lends: NodeFace, site: SiteFace, ledger: LedgerDesk | None = None) -> None:
+        self._ledger = ledger
         self._lends = lends
         self._leases = site
         self._site = site
