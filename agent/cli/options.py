@@ -20,10 +20,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def paths_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add ``--state-dir`` and ``--run-dir``; the command gets both resolved as ``paths``."""
 
-    @click.option("--state-dir", type=click.Path(path_type=Path), help="Where the agent keeps its state.")
+    # Whether they can be read is said by whoever tries, with whose they are.
+    @click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path, readable=False),
+        help="Where the agent keeps its state.",
+    )
     @click.option(
         "--run-dir",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         envvar="PYRDMA_AGENT_RUN_DIR",
         show_envvar=True,
         help="Where the agent's sockets are.",
