@@ -1,7 +1,8 @@
 """What a donor has promised: its open offers, its leases, and devices that are not free yet. Values only.
 
 A device is *taken* from the moment it is offered until its node has said that nothing of the lease is left
-there. Times are of one monotonic clock of the gateway's machine. ``agent.gateway.leases`` has the rules.
+there. It is *awaited* by at most one offer, or lease, that has other guests make room. Times are of one
+monotonic clock of the gateway's machine. ``agent.gateway.leases`` has the rules.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.gateway.fleet import DeviceRef, NodeReport
-from agent.gateway.request import LeaseRequest
+from agent.gateway.request import LeaseRequest, RequestKey, account_of
 from agent.limits import LEASE_ID_CHARS, LEASE_TTL_S, MAX_LEASE_DURATION_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
+from federation.fairshare.standing import holdings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Offer:
         expires_at_s: when it is void.
         terms: what a commit accepts.
         victims: leases that have to make room if it is committed; nothing happens to them before.
+        since_s: when the request came into the queue; it keeps its place if the owner voids the offer.
+        starts_in_s: how long the victims may take to be gone.
     """
 
     id: str
@@ -55,6 +59,8 @@ class Offer:
     expires_at_s: float
     terms: Terms = field(default_factory=Terms)
     victims: tuple[str, ...] = ()
+    since_s: float = 0.0
+    starts_in_s: float = 0.0
 
     @property
     def device(self) -> DeviceRef:
@@ -113,7 +119,8 @@ class Lease:
         state: where it stands.
         deadline_s: when it ends unless it is renewed.
         terms: what its borrower accepted.
-        granted_at_s: when it was committed.
+        granted_at_s: when it was given its devices, from which its times count; while it waits for them, when
+            it was committed.
         started_at_s: when its runner answered; ``None`` before.
         watched_from_s: reports made after this name it as long as it runs; ``None`` before it has started.
         notice_deadline_s: when it must be over, once its borrower has been told so.
@@ -157,6 +164,11 @@ def lease_id_of(offer: Offer) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:LEASE_ID_CHARS]
 
 
+def nonce_after(offer_id: str) -> str:
+    """Return a nonce for the next offer to a request whose last one had to be taken back."""
+    return hashlib.sha256(offer_id.encode()).hexdigest()[:LEASE_ID_CHARS]
+
+
 @dataclass(frozen=True, slots=True)
 class Stopping:
     """Devices whose lease ended at ``since_s``, and whose node has not said yet that the runner is gone."""
@@ -171,6 +183,23 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """Who has what, by device and by request; it follows from a book's parts.
+
+    Args:
+        taken: who has a device now: an offer, a lease, or what is left of one, by its id.
+        awaited: who has it next, once the lease that has it is gone: an offer with victims, or its lease.
+        requests: the offer or lease of a request.
+        held: devices that offers and leases have, or will have, by account and every path above it.
+    """
+
+    taken: Mapping[DeviceRef, str] = field(default_factory=dict)
+    awaited: Mapping[DeviceRef, str] = field(default_factory=dict)
+    requests: Mapping[RequestKey, str] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Book:
     """The donor's promises by their ids.
 
@@ -180,6 +209,7 @@ class Book:
         leases: those that have not ended.
         stopping: devices of ended leases that are not free yet, by lease.
         ended: the last leases that ended, oldest first.
+        known_index: the index of these parts; made of them when it is not given.
     """
 
     lease_ttl_s: float = LEASE_TTL_S
@@ -187,20 +217,21 @@ class Book:
     leases: Mapping[str, Lease] = field(default_factory=dict)
     stopping: Mapping[str, Stopping] = field(default_factory=dict)
     ended: Mapping[str, Lease] = field(default_factory=dict)
+    known_index: Index | None = field(default=None, compare=False, repr=False)
 
     @property
     def node_lost_s(self) -> float:
         """How long a node may be silent before its leases end."""
         return max(NODE_SILENCE_S, min(NODE_LOST_LEASE_S, self.lease_ttl_s))
 
+    @property
+    def index(self) -> Index:
+        """Who has what."""
+        return self.known_index if self.known_index is not None else _index_of(self)
+
     def taken(self) -> frozenset[DeviceRef]:
         """Return the devices that nobody else may have."""
-        return frozenset(
-            device
-            for held in (self.offers, self.leases, self.stopping)
-            for one in held.values()
-            for device in one.devices
-        )
+        return frozenset(self.index.taken)
 
     def lease_of(self, offer_id: str) -> Lease | None:
         """Return what became of an offer that was committed."""
@@ -218,3 +249,20 @@ class Book:
     def blocked(self, report: NodeReport) -> bool:
         """Whether something runs on a node of which the book does not know on which device."""
         return any(one not in self.stopping for one in self.strays(report))
+
+
+def _index_of(book: Book) -> Index:
+    taken: dict[DeviceRef, str] = {}
+    awaited: dict[DeviceRef, str] = {}
+    requests: dict[RequestKey, str] = {}
+    for lease_id, left in book.stopping.items():
+        taken.update(dict.fromkeys(left.devices, lease_id))
+    running = [one for one in book.leases.values() if one.state is not LeaseState.WAITING]
+    waiting = [one for one in book.leases.values() if one.state is LeaseState.WAITING]
+    everything: tuple[Lease | Offer, ...] = (*running, *waiting, *book.offers.values())
+    for held in everything:
+        requests[held.request.key] = held.id
+        for device in held.devices:
+            (awaited if device in taken else taken)[device] = held.id
+    counts = holdings_of((account_of(one.request), len(one.devices)) for one in everything)
+    return Index(taken, awaited, requests, counts)

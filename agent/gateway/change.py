@@ -1,65 +1,259 @@
-"""One step of a donor's book in the making: copies of the book's parts to change, and the effects so far.
+"""One step of a donor's state in the making: copies of the parts that change, and the effects so far.
 
-What every rule needs is here: saving before acting, ending a lease once, refusing whoever is not its holder.
-A change is made, filled and read within one step; the books before and after it never change.
+What every rule needs is here: who has a device, saving before acting, ending a lease once, notices, refusing
+whoever is not its holder, records of decisions. A change is made, filled and read within one step; the states
+before and after it never change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from agent.gateway.book import Book, Lease, LeaseState, Stopping
-from agent.gateway.events import Effect, Ended, Refuse, Save, Stop
-from agent.gateway.fleet import Fleet
-from agent.gateway.request import Refused
-from agent.limits import LEASE_REPORT_GRACE_S, MAX_ENDED_KEPT
+from agent.gateway.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, nonce_after
+from agent.gateway.events import (
+    Decision,
+    DecisionKind,
+    Effect,
+    Ended,
+    Event,
+    Notice,
+    Offered,
+    Record,
+    Refuse,
+    Save,
+    Start,
+    Stop,
+)
+from agent.gateway.fleet import DeviceRef
+from agent.gateway.queue import waiting_of
+from agent.gateway.request import LeaseRequest, Refused, account_of
+from agent.gateway.state import Debt, State, charges_of
+from agent.limits import LEASE_REPORT_GRACE_S, MAX_DURATIONS_KEPT, MAX_ENDED_KEPT
+from federation.fairshare.accounts import ancestors
+from federation.fairshare.charging import Charges, expected_msgs
+from federation.fairshare.reasons import Reason
+from federation.policy.policy import Policy
+
+_DONORS_OWN = frozenset({Cause.RECLAIMED, Cause.DRAINED})
 
 
 class Change:
-    """What a step has made of a book and a fleet.
+    """What a step has made of a state.
 
     Args:
-        book: the book before the step; it stays as it is.
-        fleet: the fleet before the step.
-        now_s: the time of the step.
+        state: the state before the step; it stays as it is.
+        event: what is decided on.
     """
 
-    def __init__(self, book: Book, fleet: Fleet, now_s: float) -> None:
-        self.now_s = now_s
-        self.fleet = fleet
-        self.lease_ttl_s = book.lease_ttl_s
-        self.node_lost_s = book.node_lost_s
-        self.offers = dict(book.offers)
-        self.leases = dict(book.leases)
-        self.stopping = dict(book.stopping)
-        self.ended = dict(book.ended)
+    def __init__(self, state: State, event: Event) -> None:
+        self.event = event
+        self.now_s = event.now_s
+        self.fleet = state.fleet
+        self.queue = state.queue
+        self.law = state.law
+        self.hold = state.hold
+        self.durations = state.durations
+        self.compare_s = state.compare_s
+        self.lease_ttl_s = state.book.lease_ttl_s
+        self.node_lost_s = state.book.node_lost_s
         self.effects: list[Effect] = []
+        self.look = False
+        """Whether somebody in the queue may be served now who could not be before."""
+        self.due_s = state.due_s
+        index = state.book.index
+        self.offers = dict(state.book.offers)
+        self.leases = dict(state.book.leases)
+        self.stopping = dict(state.book.stopping)
+        self.ended = state.book.ended
+        self.debts = state.debts
+        self._ended_is_own = self._debts_are_own = False
+        self.taken = dict(index.taken)
+        self.awaited = dict(index.awaited)
+        self.requests = dict(index.requests)
+        self.held = dict(index.held)
 
     def book(self) -> Book:
         """Return the book as it is by now."""
-        return Book(self.lease_ttl_s, self.offers, self.leases, self.stopping, self.ended)
+        index = Index(self.taken, self.awaited, self.requests, self.held)
+        return Book(self.lease_ttl_s, self.offers, self.leases, self.stopping, self.ended, index)
+
+    def state(self) -> State:
+        """Return the state as it is by now."""
+        return State(
+            self.book(),
+            self.fleet,
+            self.queue,
+            self.law,
+            self.debts,
+            self.hold,
+            self.durations,
+            self.due_s,
+            self.compare_s,
+        )
 
     def surely_later(self, moment_s: float) -> bool:
         """Whether a report that comes now was made after the moment."""
         return self.now_s >= moment_s + LEASE_REPORT_GRACE_S
 
+    def due(self, moment_s: float) -> None:
+        """See to it that something is looked at again at a moment."""
+        self.due_s = min(self.due_s, moment_s)
+
+    # --- devices ------------------------------------------------------------------------------------------
+
+    def take(self, holder: str, devices: Iterable[DeviceRef], *, before: str = "") -> bool:
+        """Give devices to an offer or a lease, or the right to be next; whether it has them all now.
+
+        Args:
+            holder: its id.
+            devices: which are free, awaited by nobody, or ``before``'s.
+            before: the offer that becomes the lease.
+        """
+        whole = True
+        for device in devices:
+            if self.taken.get(device, before) == before:
+                self.taken[device] = holder
+            else:
+                self.awaited[device] = holder
+                whole = False
+        return whole
+
+    def let_go(self, holder: str, devices: Iterable[DeviceRef]) -> None:
+        """Take devices back from an offer or a lease; whoever awaits one has it then."""
+        for device in devices:
+            if self.awaited.get(device) == holder:
+                del self.awaited[device]
+            if self.taken.get(device) == holder:
+                del self.taken[device]
+                heir = self.awaited.pop(device, None)
+                if heir is not None:
+                    self.taken[device] = heir
+                    self._begin(heir)
+        self.look = True
+
+    def _begin(self, lease_id: str) -> None:
+        """Start a lease that waited for its devices, if it has them all."""
+        lease = self.leases.get(lease_id)
+        if lease is None or any(self.taken.get(one) != lease_id for one in lease.devices):
+            return
+        lease = replace(lease, state=LeaseState.COMMITTED, granted_at_s=self.now_s)
+        self.put(lease)
+        self.effects.append(Start(lease))
+
+    def _count(self, request: LeaseRequest, devices: int) -> None:
+        for path in ancestors(account_of(request)):
+            left = self.held.get(path, 0) + devices
+            if left:
+                self.held[path] = left
+            else:
+                del self.held[path]
+
+    # --- offers -------------------------------------------------------------------------------------------
+
+    def offer(self, offer: Offer, device_class: str) -> None:
+        """Hold devices for a borrower, and charge its account for what it may do with them."""
+        self.offers[offer.id] = offer
+        self.requests[offer.request.key] = offer.id
+        self.take(offer.id, offer.devices)
+        self._count(offer.request, len(offer.devices))
+        self._charge(offer, device_class)
+        self.due(offer.expires_at_s)
+        self.effects.append(Offered(offer))
+
+    def commit(self, offer: Offer, lease: Lease) -> bool:
+        """Make an offer a lease; whether it has its devices now."""
+        del self.offers[offer.id]
+        whole = self.take(lease.id, offer.devices, before=offer.id)
+        debt = self.debts.get(offer.id)
+        if debt is not None:
+            self._owe(lease.id, debt)
+            self._owe(offer.id, None)
+        return whole
+
+    def drop(self, offer: Offer) -> None:
+        """Forget an open offer; its devices are free."""
+        del self.offers[offer.id]
+        if self.requests.get(offer.request.key) == offer.id:
+            del self.requests[offer.request.key]
+        self._count(offer.request, -len(offer.devices))
+        self._owe(offer.id, None)
+        self.let_go(offer.id, offer.devices)
+
+    def void(self, offer: Offer) -> None:
+        """Take an offer back that cannot be kept; the request has its place in the queue again."""
+        self.drop(offer)
+        waiting = waiting_of(
+            offer.request,
+            since_s=offer.since_s,
+            since_unix_s=self.law.unix(offer.since_s),
+            claims=self.queue.ranked is not None,
+        )
+        self.queue = self.queue.entered(waiting, nonce_after(offer.id), self.now_s)
+
+    # --- leases -------------------------------------------------------------------------------------------
+
     def put(self, lease: Lease) -> None:
         """Write down a lease that has not ended."""
         self.leases[lease.id] = lease
+        self.requests[lease.request.key] = lease.id
+        self.due(lease.deadline_s)
         self.effects.append(Save(lease))
 
-    def end(self, lease: Lease, reason: str, *, left_over: bool) -> None:
-        """End a lease; ``left_over``: something of it may be on its node yet, and keeps the device taken."""
+    def restore(self, lease: Lease) -> None:
+        """Take over a lease that is on disk."""
+        lease = replace(lease, state=LeaseState.RESTORED)
+        self.leases[lease.id] = lease
+        self.requests[lease.request.key] = lease.id
+        self.take(lease.id, lease.devices)
+        self._count(lease.request, len(lease.devices))
+        self.due(self.now_s)
+
+    def end(self, lease: Lease, cause: Cause, reason: str, *, left_over: bool) -> None:
+        """End a lease; ``left_over``: something of it may be on its node yet, and keeps the devices taken."""
         self.leases.pop(lease.id, None)
-        over = replace(lease, state=LeaseState.ENDED, reason=reason)
-        self.ended[lease.id] = over
-        while len(self.ended) > MAX_ENDED_KEPT:
-            del self.ended[next(iter(self.ended))]
+        if self.requests.get(lease.request.key) == lease.id:
+            del self.requests[lease.request.key]
+        self._count(lease.request, -len(lease.devices))
+        ran_s = self.now_s - lease.granted_at_s
+        waited = lease.state is LeaseState.WAITING
+        refunded = cause in _DONORS_OWN and not waited and ran_s < lease.terms.min_runtime_s
+        over = replace(lease, state=LeaseState.ENDED, cause=cause, reason=reason, refunded=refunded)
+        self._remember(over)
         self.effects.append(Save(over))
-        if left_over:
+        if left_over and not waited:
             self.stopping[lease.id] = Stopping(lease.devices, self.now_s)
             self.effects.append(Stop(lease.device.node, lease.id, reason))
+        else:
+            self.let_go(lease.id, lease.devices)
         self.effects.append(Ended(over, reason))
+        self._settle(over, 0.0 if waited or refunded else ran_s)
+        if lease.watched_from_s is not None:
+            self.durations = (*self.durations, ran_s)[-MAX_DURATIONS_KEPT:]
+        self.record("end", lease.request, lease_id=lease.id, devices=lease.devices, code=cause)
+
+    def gone(self, lease_id: str) -> None:
+        """Note that nothing of an ended lease is left."""
+        left = self.stopping.pop(lease_id, None)
+        if left is not None:
+            self.let_go(lease_id, left.devices)
+
+    def notice(self, lease: Lease, deadline_s: float, cause: Cause, reason: str) -> None:
+        """Tell a lease's borrower once when it must be over; an earlier deadline that it knows stays."""
+        known_s = lease.notice_deadline_s
+        if known_s is not None and known_s <= deadline_s + 1.0:
+            return
+        if lease.state is LeaseState.WAITING:
+            self.end(lease, cause, reason, left_over=False)
+            return
+        lease = replace(lease, notice_deadline_s=deadline_s, notice_cause=cause, notice_reason=reason)
+        self.put(lease)
+        self.due(deadline_s)
+        self.effects.append(Notice(lease, deadline_s, reason))
+
+    def unnotice(self, lease: Lease) -> None:
+        """Let a lease go on after all."""
+        self.put(replace(lease, notice_deadline_s=None, notice_cause=None, notice_reason=""))
 
     def held_by(self, lease_id: str, site: str) -> Lease | None:
         """Return a lease that the site holds; refuse otherwise."""
@@ -76,6 +270,103 @@ class Change:
             return lease
         return None
 
+    def _remember(self, over: Lease) -> None:
+        if not self._ended_is_own:
+            self.ended, self._ended_is_own = dict(self.ended), True
+        assert isinstance(self.ended, dict)
+        self.ended[over.id] = over
+        while len(self.ended) > MAX_ENDED_KEPT:
+            oldest = next(iter(self.ended))
+            del self.ended[oldest]
+            self._owe(oldest, None)
+
+    # --- charges ------------------------------------------------------------------------------------------
+
+    def _charge(self, offer: Offer, device_class: str) -> None:
+        policy = self.law.policy
+        if policy is not None:
+            msgs = expected_of(policy, offer.request, device_class)
+            self._owe(offer.id, Debt(account_of(offer.request), msgs))
+
+    def charges(self) -> Charges:
+        """Return what no receipt speaks of yet."""
+        return charges_of(self.debts)
+
+    def receipted(self, lease_id: str, charge_msgs: int) -> None:
+        """Note how much of a lease's charge receipts speak of."""
+        debt = self.debts.get(lease_id)
+        if debt is not None:
+            open_yet = lease_id in self.leases
+            self._owe(lease_id, replace(debt, receipted_msgs=charge_msgs) if open_yet else None)
+
+    def _settle(self, over: Lease, ran_s: float) -> None:
+        """Charge a lease that has ended for the time that it ran, until its last receipt."""
+        debt = self.debts.get(over.id)
+        if debt is None:
+            return
+        planned_s = over.terms.max_duration_s if over.request.duration_s else 0
+        share = min(1.0, ran_s / planned_s) if planned_s else None
+        ran_msgs = debt.expected_msgs if share is None else int(debt.expected_msgs * share)
+        self._owe(over.id, replace(debt, expected_msgs=ran_msgs if ran_s > 0 else 0))
+
+    def _owe(self, lease_id: str, debt: Debt | None) -> None:
+        before = self.debts.get(lease_id)
+        if before is debt:
+            return
+        if not self._debts_are_own:
+            self.debts, self._debts_are_own = dict(self.debts), True
+        assert isinstance(self.debts, dict)
+        if debt is None:
+            del self.debts[lease_id]
+        else:
+            self.debts[lease_id] = debt
+        known = before or debt
+        assert known is not None
+        more = (debt.open_msgs if debt else 0) - (before.open_msgs if before else 0)
+        if more:
+            self.queue = self.queue.charged(known.account, more)
+
+    # --- answers and records ------------------------------------------------------------------------------
+
     def refuse(self, code: str, sentence: str, fix: str) -> None:
         """Refuse for good."""
         self.effects.append(Refuse(Refused(code, sentence, fix, terminal=True)))
+
+    def record(
+        self,
+        kind: DecisionKind,
+        request: LeaseRequest,
+        *,
+        lease_id: str = "",
+        devices: tuple[DeviceRef, ...] = (),
+        reasons: tuple[Reason, ...] = (),
+        code: str = "",
+    ) -> None:
+        """Keep a decision."""
+        law = self.law
+        decision = Decision(
+            kind=kind,
+            event=self.event,
+            unix_s=law.unix(self.now_s),
+            request_id=request.id,
+            borrower_site=request.borrower_site,
+            account=account_of(request),
+            lease_id=lease_id,
+            devices=tuple(str(one) for one in devices),
+            reasons=reasons,
+            code=code,
+            policy="" if law.policy is None else law.policy.digest,
+            ledger="" if law.standing is None else law.standing.ledger_digest,
+        )
+        self.effects.append(Record(decision))
+
+
+def expected_of(policy: Policy, request: LeaseRequest, device_class: str) -> int:
+    """Return what a request is charged at its admission, on devices of a class."""
+    return expected_msgs(
+        policy,
+        device_class=device_class,
+        purpose=request.purpose,
+        devices=request.devices,
+        duration_s=request.duration_s,
+    )

@@ -199,9 +199,9 @@ class LocalDonor:
     async def release(self, lease_id: str, reason: str, site: str) -> str:
         """End a lease, give an offer back, or give up what a request waits for; return why it ended."""
         reason = reason or "given back"
-        book = self.state.book
-        if all(lease_id not in known for known in (book.offers, book.leases, book.ended)):
+        if self.state.waits((site, lease_id)):
             await self._turns.apply(partial(Withdrawn, lease_id, site))
+            return reason
         answer = await self._turns.apply(partial(Released, lease_id, site, reason))
         if answer is not None:
             self._granted(answer)

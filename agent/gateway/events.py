@@ -7,16 +7,14 @@ that is made from it: the book throws no dice. ``borrower_site`` is who makes th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from agent.gateway.book import Lease, Offer
 from agent.gateway.fleet import NodeReport
 from agent.gateway.request import LeaseRequest, Place, Refused
+from federation.fairshare.reasons import Reason
+from federation.fairshare.standing import Standing
 from federation.policy.policy import Policy
-
-if TYPE_CHECKING:
-    from federation.fairshare.reasons import Reason
-    from federation.fairshare.standing import Standing
 
 # --- events -----------------------------------------------------------------------------------------------
 
@@ -269,6 +267,9 @@ class Notice:
     reason: str
 
 
+DecisionKind = Literal["offer", "place", "refusal", "grant", "preemption", "reclaim", "drain", "end"]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One decision, for those who look at the books later.
@@ -286,7 +287,7 @@ class Decision:
         ledger: digest of the ledger that was ranked by; empty: there is none.
     """
 
-    kind: Literal["offer", "place", "refusal", "grant", "preemption", "reclaim", "drain", "end"]
+    kind: DecisionKind
     event: Event
     unix_s: int
     request_id: str

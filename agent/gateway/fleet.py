@@ -35,7 +35,7 @@ class Device:
         memory_bytes: what it has.
         device_class: the policy's word for such devices.
         state: ``lent``: leases may have it; ``reclaiming``: its owner wants it, and whoever has it must be
-            gone in ``reclaim_left_s``; ``owned``: its owner has it. The node decides, and needs nobody for it.
+            gone in ``reclaim_left_s``; ``owned``: its owner has it. The node decides, needing nobody for it.
         reclaim_left_s: from when the report was made.
     """
 
@@ -98,20 +98,19 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The known nodes by name."""
+    """The known nodes by name, in the order of names."""
 
     nodes: Mapping[str, Heard] = field(default_factory=dict)
 
     def present(self, now_s: float) -> tuple[NodeReport, ...]:
         """Return the reports of the nodes that are not lost, by name."""
-        return tuple(
-            self.nodes[name].report for name in sorted(self.nodes) if not self.nodes[name].silent(now_s)
-        )
+        return tuple(one.report for one in self.nodes.values() if not one.silent(now_s))
 
 
 def heard(fleet: Fleet, report: NodeReport, now_s: float) -> Fleet:
     """Return the fleet after a report."""
-    return Fleet({**fleet.nodes, report.node: Heard(report, now_s)})
+    nodes = {**fleet.nodes, report.node: Heard(report, now_s)}
+    return Fleet(nodes if report.node in fleet.nodes else dict(sorted(nodes.items())))
 
 
 def lost(fleet: Fleet, now_s: float) -> tuple[str, ...]:

@@ -1,31 +1,37 @@
-"""A donor's leases from offer to end: ``step(state, event)`` returns the next state and what is to be done.
+"""A donor's leases from request to end: ``step(state, event)`` returns the next state and what is to be done.
 
 The rules, whatever the policy says:
 
-1. A device has one offer or one lease, and is free again only when its node has nothing of the lease left.
+1. A device has one offer or one lease, and is free again only when its node has nothing of the lease left. At
+   most one offer or lease waits for it meanwhile, to which its guest makes room.
 2. An offer lasts ``OFFER_TTL_S`` and is committed once, by the site that asked. Committing it again gives the
    same lease, asking again with the same request the same offer.
-3. A lease ends when it was not renewed for the book's time, given back, reclaimed or not started, when its
-   runner is gone, or when its node no longer runs it. It ends once; afterwards nothing is done for it but to
-   stop what its node still runs.
-4. A node's silence ends a lease only after the book's ``node_lost_s``; its device stays taken until the node
+3. A request that could be served, and is not now, has a place in the queue: "full now" is no refusal. It
+   gives the place up by not asking again for ``PLACE_TTL_S``.
+4. A lease ends when it was not renewed for the book's time, given back, reclaimed or not started, when its
+   longest time or its notice is over, its runner is gone, or its node no longer runs it. It ends once;
+   afterwards nothing is done for it but to stop what its node still runs.
+5. A node's silence ends a lease only after the book's ``node_lost_s``; its device stays taken until the node
    speaks. Before that, the lease's time ends it, or the node's next report.
-5. Only the site that holds a lease renews it or gives it back; an open offer is given back in the same way.
-6. What a node has taken on and should not have is stopped at each of its reports.
-7. After a start of the gateway, leases from disk keep their devices until their nodes have spoken of them.
-8. A lease is saved before anything is done or answered for it.
+6. Only the site that holds a lease renews it or gives it back; an open offer is given back in the same way.
+7. What a node has taken on and should not have is stopped at each of its reports.
+8. After a start of the gateway, leases from disk keep their devices until their nodes have spoken of them.
+9. A lease is saved before anything is done or answered for it.
+10. No guest hears of another's need before that one has committed itself.
 
 Whatever is over by ``now_s`` ends before the event itself is looked at, so a late tick changes no answer.
-Nothing here reads a clock, makes an id or talks to anyone. The guest's grace is kept before ``Reclaimed``.
+Nothing here reads a clock, makes an id or talks to anyone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import replace
 from typing import assert_never
 
 from agent.errors import InternalError
-from agent.gateway.book import Book, Lease, LeaseState, Offer, lease_id_of
+from agent.gateway.asked import ask, withdraw_request
+from agent.gateway.book import Cause, Lease, LeaseState, lease_id_of
 from agent.gateway.change import Change
 from agent.gateway.events import (
     ClockRead,
@@ -37,11 +43,9 @@ from agent.gateway.events import (
     NodeHeard,
     OfferAsked,
     OfferCommitted,
-    Offered,
     PolicyChanged,
     Receipted,
     Reclaimed,
-    Refuse,
     Released,
     Renewed,
     Restored,
@@ -50,139 +54,131 @@ from agent.gateway.events import (
     Start,
     Started,
     StartFailed,
-    Stop,
     Tick,
     Withdrawn,
 )
-from agent.gateway.fleet import Fleet, dropped, forget, heard, withdraw
-from agent.gateway.request import Refused
-from agent.gateway.rule import FirstCome, Rule
-from agent.limits import MAX_NODES, MAX_OFFERS, MAX_SITE_LEASES, NODE_FORGOTTEN_S, OFFER_TTL_S
+from agent.gateway.nodes import end_on_lost, failed_or_gone, forget_silent, hear, restore, started
+from agent.gateway.reclaim import end_noticed, set_drain, take_back
+from agent.gateway.ruling import count_egress, read_clock, rule_by, stand
+from agent.gateway.serving import serve
+from agent.gateway.state import State
+from agent.limits import OFFER_TTL_S
 
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All that a donor decides from."""
-
-    book: Book = field(default_factory=Book)
-    fleet: Fleet = field(default_factory=Fleet)
-    rule: Rule = field(default_factory=FirstCome)
+__all__ = ["State", "next_deadline_s", "step"]
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     """Return the state after an event, and what is to be done, in this order.
 
     Raises:
-        InternalError: an id was used before, or the rule gave away a device that is taken.
+        InternalError: an id was used before.
     """
-    change = Change(state.book, state.fleet, event.now_s)
-    _expire(change)
+    change = Change(state, event)
+    if change.now_s >= change.due_s:
+        _expire(change)
+    _left_places(change)
     match event:
         case OfferAsked():
-            _ask(change, event, state.rule)
+            ask(change, event)
         case OfferCommitted():
             _commit(change, event)
+        case Withdrawn():
+            withdraw_request(change, event)
         case Started():
-            _started(change, event)
+            started(change, event)
         case StartFailed() | RunnerEnded():
-            _failed_or_gone(change, event)
+            failed_or_gone(change, event)
         case Renewed():
             _renew(change, event)
         case Released():
             _release(change, event)
         case NodeHeard():
-            _heard(change, event)
+            hear(change, event)
         case Reclaimed():
-            _reclaim(change, event)
+            take_back(change, event)
+        case DrainSet():
+            set_drain(change, event)
+        case PolicyChanged():
+            rule_by(change, event)
+        case StandingChanged():
+            stand(change, event)
+        case Receipted():
+            change.receipted(event.lease_id, event.charge_msgs)
+        case ClockRead():
+            read_clock(change, event)
+        case EgressCounted():
+            count_egress(change, event)
         case Restored():
-            _restore(change, event)
+            restore(change, event)
         case Tick():
-            _end_on_lost_nodes(change)
-            _forget_silent_nodes(change)
-        case (
-            Withdrawn()
-            | DrainSet()
-            | PolicyChanged()
-            | StandingChanged()
-            | Receipted()
-            | ClockRead()
-            | EgressCounted()
-        ):
-            pass
+            end_on_lost(change)
+            forget_silent(change)
         case _:
             assert_never(event)
-    return replace(state, book=change.book(), fleet=change.fleet), tuple(change.effects)
+    if change.look:
+        serve(change)
+    return change.state(), tuple(change.effects)
 
 
 def next_deadline_s(state: State) -> float | None:
-    """Return when ``Tick`` will next end an offer or a lease."""
-    offers = (one.expires_at_s for one in state.book.offers.values())
-    leases = (one.deadline_s for one in state.book.leases.values())
-    return min((*offers, *leases), default=None)
+    """Return a moment before which ``Tick`` ends nothing and looks at nothing; ``None``: nothing is due."""
+    first = state.queue.due.first
+    due_s = min(state.due_s, math.inf if first is None else first[0])
+    return due_s if math.isfinite(due_s) else None
 
 
 def _expire(change: Change) -> None:
-    change.offers = {key: one for key, one in change.offers.items() if change.now_s < one.expires_at_s}
-    for lease in [one for one in change.leases.values() if change.now_s >= one.deadline_s]:
-        change.end(lease, "its borrower did not renew it in time", left_over=True)
+    """End what is over, and find out when something will be over next."""
+    change.due_s = math.inf
+    for offer in list(change.offers.values()):
+        if change.now_s >= offer.expires_at_s:
+            change.drop(offer)
+        else:
+            change.due(offer.expires_at_s)
+    for lease in list(change.leases.values()):
+        if end_noticed(change, lease):
+            continue
+        if change.now_s < lease.deadline_s:
+            change.due(lease.deadline_s)
+            _warn(change, lease)
+        elif change.now_s >= ends_s(lease):
+            change.end(lease, Cause.DURATION, "it has lasted as long as its terms allow", left_over=True)
+        else:
+            change.end(lease, Cause.EXPIRED, "its borrower did not renew it in time", left_over=True)
+    if len(change.queue):
+        change.look = True
+        for moment_s in (change.compare_s, 0.0 if change.hold is None else change.hold.hold.until_s):
+            if moment_s > change.now_s:
+                change.due(moment_s)
 
 
-# --- borrowers --------------------------------------------------------------------------------------------
+def _left_places(change: Change) -> None:
+    """Forget those in line that have not asked again."""
+    change.queue, gone = change.queue.overdue(change.now_s)
+    if gone:
+        change.look = True
 
 
-def _ask(change: Change, event: OfferAsked, rule: Rule) -> None:
-    request = event.request
-    same = next((one for one in change.offers.values() if one.request == request), None)
-    if same is not None:
-        change.effects.append(Offered(same))
+def ends_s(lease: Lease) -> float:
+    """Return when a lease is over however often it is renewed."""
+    return lease.granted_at_s + lease.terms.max_duration_s
+
+
+def _warn(change: Change, lease: Lease) -> None:
+    """Give a lease notice whose longest time is almost over."""
+    warn_s = ends_s(lease) - lease.terms.grace_s
+    if lease.notice_deadline_s is not None or lease.state is LeaseState.WAITING:
         return
-    book = change.book()
-    answer = _bound(book, event) or rule.admit(request, book, change.fleet, change.now_s)
-    if isinstance(answer, Refused):
-        change.effects.append(Refuse(answer))
-        return
-    if answer.device in book.taken() or event.offer_id in change.offers:
-        raise InternalError(f"the device {answer.device} or the offer {event.offer_id} was given before.")
-    offer = Offer(event.offer_id, request, (answer.device,), answer.warm, change.now_s + OFFER_TTL_S)
-    change.offers[offer.id] = offer
-    change.effects.append(Offered(offer))
-
-
-def _bound(book: Book, event: OfferAsked) -> Refused | None:
-    """Return why the book takes no further offer."""
-    held = next((one for one in book.leases.values() if one.request == event.request), None)
-    if held is not None:
-        return Refused(
-            "granted-already",
-            f"this request has the lease {held.id} here.",
-            "use that lease, or ask under a new id",
-            terminal=True,
-        )
-    if len(book.offers) >= MAX_OFFERS or len(book.offers) + len(book.leases) >= MAX_SITE_LEASES:
-        return Refused(
-            "full",
-            f"this site has {len(book.leases)} leases and {len(book.offers)} open offers, and takes no more.",
-            "ask again later, or ask another site",
-            terminal=False,
-        )
-    return None
+    if change.now_s < warn_s:
+        change.due(warn_s)
+    else:
+        change.notice(lease, ends_s(lease), Cause.DURATION, "it has lasted as long as its terms allow")
 
 
 def _commit(change: Change, event: OfferCommitted) -> None:
-    known = change.book().lease_of(event.offer_id)
-    if known is not None:
-        lease = change.held_by(known.id, event.borrower_site)
-        if lease is not None:
-            change.effects.append(Granted(lease))
-        return
     offer = change.offers.get(event.offer_id)
     if offer is None:
-        change.refuse(
-            "offer-expired",
-            f"the offer {event.offer_id} is not open here: offers last {OFFER_TTL_S:g} s, less when the "
-            "owner takes the device back.",
-            "ask for another offer",
-        )
+        _committed_before(change, event)
         return
     if offer.request.borrower_site != event.borrower_site:
         change.refuse("not-yours", f"the offer {offer.id} is another site's.", "commit an offer of your own")
@@ -190,110 +186,61 @@ def _commit(change: Change, event: OfferCommitted) -> None:
     lease_id = lease_id_of(offer)
     if lease_id in change.leases or lease_id in change.ended:
         raise InternalError(f"the lease id {lease_id} was used before.")
-    del change.offers[offer.id]
-    deadline_s = change.now_s + change.lease_ttl_s
-    lease = Lease(lease_id, offer.id, offer.request, offer.devices, LeaseState.COMMITTED, deadline_s)
+    lease = Lease(
+        id=lease_id,
+        offer_id=offer.id,
+        request=offer.request,
+        devices=offer.devices,
+        state=LeaseState.COMMITTED,
+        deadline_s=change.now_s + min(change.lease_ttl_s, offer.terms.max_duration_s),
+        terms=offer.terms,
+        granted_at_s=change.now_s,
+    )
+    if not change.commit(offer, lease):
+        lease = replace(lease, state=LeaseState.WAITING)
     change.put(lease)
-    change.effects += [Granted(lease), Start(lease)]
+    change.effects.append(Granted(lease))
+    change.record("grant", lease.request, lease_id=lease.id, devices=lease.devices, code=offer.id)
+    if lease.state is LeaseState.COMMITTED:
+        change.effects.append(Start(lease))
+    for victim in [change.leases[one] for one in offer.victims if one in change.leases]:
+        reason = f"{lease.request.borrower_site} goes first by the policy"
+        change.notice(victim, change.now_s + victim.terms.grace_s, Cause.PREEMPTED, reason)
+        change.record("preemption", victim.request, lease_id=victim.id, devices=victim.devices, code=lease.id)
+
+
+def _committed_before(change: Change, event: OfferCommitted) -> None:
+    known = change.book().lease_of(event.offer_id)
+    if known is None:
+        change.refuse(
+            "offer-expired",
+            f"the offer {event.offer_id} is not open here: offers last {OFFER_TTL_S:g} s, less when the "
+            "owner takes the device back.",
+            "ask for another offer",
+        )
+        return
+    lease = change.held_by(known.id, event.borrower_site)
+    if lease is not None:
+        change.effects.append(Granted(lease))
 
 
 def _renew(change: Change, event: Renewed) -> None:
     lease = change.held_by(event.lease_id, event.borrower_site)
-    if lease is not None:
-        lease = replace(lease, deadline_s=change.now_s + change.lease_ttl_s)
-        change.put(lease)
-        change.effects.append(Granted(lease))
+    if lease is None:
+        return
+    until_s = change.now_s + change.lease_ttl_s
+    if lease.state is not LeaseState.WAITING:
+        until_s = min(until_s, ends_s(lease))
+    lease = replace(lease, deadline_s=until_s)
+    change.put(lease)
+    change.effects.append(Granted(lease))
 
 
 def _release(change: Change, event: Released) -> None:
     offer = change.offers.get(event.lease_id)
     if offer is not None and offer.request.borrower_site == event.borrower_site:
-        del change.offers[offer.id]
+        change.drop(offer)
         return
     lease = change.held_by(event.lease_id, event.borrower_site)
     if lease is not None:
-        change.end(lease, event.reason, left_over=True)
-
-
-# --- nodes ------------------------------------------------------------------------------------------------
-
-
-def _started(change: Change, event: Started) -> None:
-    lease = change.leases.get(event.lease_id)
-    left = change.stopping.get(event.lease_id)
-    if lease is not None and lease.state is LeaseState.COMMITTED:
-        change.put(replace(lease, state=LeaseState.ACTIVE, watched_from_s=change.now_s))
-    elif left is not None:
-        change.effects.append(Stop(left.device.node, event.lease_id, "its lease has ended"))
-
-
-def _failed_or_gone(change: Change, event: StartFailed | RunnerEnded) -> None:
-    gone = isinstance(event, RunnerEnded)
-    lease = change.leases.get(event.lease_id)
-    held = lease or change.stopping.get(event.lease_id)
-    if held is not None and gone:
-        change.stopping.pop(event.lease_id, None)
-        change.fleet = dropped(change.fleet, held.device.node, event.lease_id)
-    if lease is not None:
-        # A start that nobody answers may still go on over there.
-        change.end(lease, event.reason, left_over=not gone)
-
-
-def _heard(change: Change, event: NodeHeard) -> None:
-    report = event.report
-    if report.node not in change.fleet.nodes and len(change.fleet.nodes) >= MAX_NODES:
-        change.refuse("full", f"this site has {MAX_NODES} nodes already.", "let nodes leave that are gone")
-        return
-    change.fleet = heard(change.fleet, report, change.now_s)
-    for lease in [one for one in change.leases.values() if one.device.node == report.node]:
-        if lease.id in report.leases:
-            if lease.state is LeaseState.RESTORED:
-                change.put(replace(lease, state=LeaseState.ACTIVE))
-        elif lease.watched_from_s is not None and change.surely_later(lease.watched_from_s):
-            change.end(lease, "its node no longer runs it", left_over=False)
-    change.stopping = {
-        lease_id: one
-        for lease_id, one in change.stopping.items()
-        if one.device.node != report.node or lease_id in report.leases or not change.surely_later(one.since_s)
-    }
-    for lease_id in change.book().strays(report):
-        change.effects.append(Stop(report.node, lease_id, "its site has no such lease on this node"))
-
-
-def _reclaim(change: Change, event: Reclaimed) -> None:
-    def meant(one: Offer | Lease) -> bool:
-        return one.device.node == event.node and event.device in (None, one.device.device)
-
-    change.fleet = withdraw(change.fleet, event.node, event.device)
-    change.offers = {key: one for key, one in change.offers.items() if not meant(one)}
-    for lease in [one for one in change.leases.values() if meant(one)]:
-        change.end(lease, event.reason, left_over=True)
-
-
-def _restore(change: Change, event: Restored) -> None:
-    for lease in event.leases:
-        if change.now_s >= lease.deadline_s:
-            change.end(lease, "its borrower did not renew it in time", left_over=True)
-        elif lease.device in {one.device for one in change.leases.values()}:
-            change.end(lease, "another lease has its device", left_over=True)
-        else:
-            change.leases[lease.id] = replace(lease, state=LeaseState.RESTORED, watched_from_s=change.now_s)
-
-
-def _end_on_lost_nodes(change: Change) -> None:
-    for lease in list(change.leases.values()):
-        node = lease.device.node
-        known = change.fleet.nodes.get(node)
-        since_s = known.heard_at_s if known is not None else lease.watched_from_s
-        if since_s is not None and change.now_s - since_s > change.node_lost_s:
-            reason = f"its node {node} has not been heard of for {change.node_lost_s:g} s"
-            change.end(lease, reason, left_over=True)
-
-
-def _forget_silent_nodes(change: Change) -> None:
-    for name, one in change.fleet.nodes.items():
-        if change.now_s - one.heard_at_s > NODE_FORGOTTEN_S:
-            change.fleet = forget(change.fleet, name)
-            change.stopping = {
-                lease_id: left for lease_id, left in change.stopping.items() if left.device.node != name
-            }
+        change.end(lease, Cause.RELEASED, event.reason, left_over=True)

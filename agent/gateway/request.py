@@ -6,12 +6,8 @@ Texts in these values come from other sites; they are checked for length and for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from agent.gateway.fleet import DeviceRef
-
-if TYPE_CHECKING:
-    from federation.fairshare.reasons import Reason
+from federation.fairshare.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +65,9 @@ RequestKey = tuple[str, str]
 """A borrower's site and its own id of the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The rule gives this device; ``warm``: the image is whole in that node's memory."""
-
-    device: DeviceRef
-    warm: bool
+def account_of(request: LeaseRequest) -> str:
+    """Return the account under which a request stands in line; without one, its borrower's."""
+    return request.account or f"/{request.borrower_site}"
 
 
 @dataclass(frozen=True, slots=True)

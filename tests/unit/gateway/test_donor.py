@@ -27,7 +27,7 @@ from agent.gateway.donor import LocalDonor
 from agent.gateway.events import Decision
 from agent.gateway.request import LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S
-from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, RunEvent, StartView
+from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, PlaceView, RunEvent, StartView
 from agent.state import SiteStore, StateFile
 from pyrdma.image.manifest import ImageId
 
@@ -452,7 +452,9 @@ async def test_a_node_that_could_not_be_told_is_told_after_its_next_report(tmp_p
         node = one.nodes["n1"]
         node.unreachable = True
         await one.donor.release(lease_id, "enough", "uni-b")
-        assert isinstance(await one.donor.ask_offer(replace(REQUEST, request_id="r2"), "uni-b"), Refusal)
+        second = replace(REQUEST, request_id="r2")
+        assert isinstance(await one.donor.ask_offer(second, "uni-b"), PlaceView)
+        await one.donor.release("r2", "not wanted any more", "uni-b")
         node.unreachable = False
         one.now_s += 1.0
         await one.report()

@@ -13,17 +13,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.gateway.book import Book, Lease, LeaseState
+from agent.gateway.book import Book, Lease, LeaseState, lease_id_of
 from agent.gateway.events import (
     Effect,
     Ended,
     Event,
     Granted,
     NodeHeard,
+    Notice,
     OfferAsked,
     OfferCommitted,
     Offered,
+    Queued,
     Reclaimed,
+    Record,
     Refuse,
     Released,
     Renewed,
@@ -35,6 +38,7 @@ from agent.gateway.events import (
     StartFailed,
     Stop,
     Tick,
+    Withdrawn,
 )
 from agent.gateway.fleet import Device, NodeReport
 from agent.gateway.leases import State, step
@@ -121,7 +125,10 @@ class Donor(RuleBasedStateMachine):
                 assert refused.code
                 assert refused.sentence.endswith(".")
                 assert refused.fix
-            case Offered() | Stop():
+            case Queued(place):
+                assert place.position <= place.waiting
+                assert place.reasons
+            case Offered() | Stop() | Notice() | Record():
                 pass
 
     def carry_out(self, effect: Effect) -> None:
@@ -138,7 +145,7 @@ class Donor(RuleBasedStateMachine):
                 self.stops.append(Stop(node, lease_id, ""))
             case Ended(lease, _):
                 self.ended[lease.id] += 1
-            case Granted() | Refuse():
+            case Granted() | Refuse() | Queued() | Notice() | Record():
                 pass
 
     def is_there(self, lease_id: str) -> bool:
@@ -184,20 +191,26 @@ class Donor(RuleBasedStateMachine):
             purpose="",
         )
         effects = self.do(OfferAsked(request, self.fresh("o"), self.now_s))
-        (answer,) = [one for one in effects if isinstance(one, Offered | Refuse)]
+        answers = [
+            one
+            for one in effects
+            if isinstance(one, Queued | Refuse)
+            or (isinstance(one, Offered) and one.offer.request.key == request.key)
+        ]
+        (answer,) = answers
         return answer.offer.id if isinstance(answer, Offered) else None
 
     def commit(self, offer_id: str, site: str) -> str | None:
         """Take an offer; return the lease that there is then."""
         held = self.state.book.offers.get(offer_id)
-        lease_id = self.fresh("l")
-        effects = self.do(OfferCommitted(offer_id, lease_id, site, self.now_s))
+        lease_id = lease_id_of(held) if held is not None else ""
+        effects = self.do(OfferCommitted(offer_id, site, self.now_s))
         (answer,) = [one for one in effects if isinstance(one, Granted | Refuse)]
         if isinstance(answer, Refuse):
             return None
         assert (answer.lease.request.borrower_site, answer.lease.offer_id) == (site, offer_id)
-        if answer.lease.id == lease_id:
-            assert held is not None
+        if held is not None:
+            assert answer.lease.id == lease_id
             assert self.now_s < held.expires_at_s
             self.promised_s[lease_id] = self.now_s
         return answer.lease.id
@@ -387,6 +400,8 @@ class Donor(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end every lease that was started has ended, once, in its time, and every device is free."""
+        for key in list(self.state.queue.seen):
+            self.do(Withdrawn(key[1], key[0], self.now_s))
         ends_s = {*(one + TTL_S for one in self.promised_s.values()), self.now_s + OFFER_TTL_S}
         for self.now_s in sorted(one for one in ends_s if one >= self.now_s):
             self.do(Tick(self.now_s))

@@ -1,0 +1,123 @@
+"""A borrower asks for devices, asks again for its place, or gives it up.
+
+Rules: the same request has one offer, one place or one lease; what would never be served is refused for good;
+everything else waits. A request is known by its borrower's site and that site's id of it; if it comes again
+with other contents, it is another one, and goes to the end of the line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.gateway.admission import No, classed, refuses
+from agent.gateway.change import Change
+from agent.gateway.events import OfferAsked, Offered, Queued, Refuse, Withdrawn
+from agent.gateway.places import place_of
+from agent.gateway.queue import waiting_of
+from agent.gateway.request import LeaseRequest, Refused, account_of
+from agent.gateway.serving import serve, serve_one
+from agent.limits import MAX_QUEUE, MAX_SITE_LEASES
+from federation.fairshare.reasons import ExceedsLimit
+
+
+def ask(change: Change, event: OfferAsked) -> None:
+    """Answer a request with an offer, a place or a refusal."""
+    request = classed(event.request, change.law)
+    held = change.requests.get(request.key)
+    if held is not None and held in change.offers:
+        offer = change.offers[held]
+        if _same(offer.request, request):
+            change.effects.append(Offered(offer))
+            return
+        change.drop(offer)
+    waiting = change.queue.get(request.key)
+    if waiting is not None and not _same(waiting.wish.request, request):
+        change.queue = change.queue.left(request.key)
+        waiting = None
+    no = _held(change, request) or refuses(request, change.law, change.fleet, change.now_s)
+    if no is None and waiting is None:
+        no = _no_room(change, request)
+    if no is not None:
+        change.queue = change.queue.left(request.key)
+        change.effects.append(Refuse(no.refused))
+        reasons = () if no.reason is None else (no.reason,)
+        change.record("refusal", request, reasons=reasons, code=no.refused.code)
+        return
+    _wait(change, event, request)
+
+
+def _wait(change: Change, event: OfferAsked, request: LeaseRequest) -> None:
+    """Have a request in line, and answer with what it gets."""
+    waiting = change.queue.get(request.key)
+    known = waiting is not None
+    if waiting is None:
+        waiting = waiting_of(
+            request,
+            since_s=change.now_s,
+            since_unix_s=change.law.unix(change.now_s),
+            claims=change.queue.ranked is not None,
+        )
+        change.queue = change.queue.entered(waiting, event.offer_id, change.now_s)
+    else:
+        change.queue = change.queue.asked(request.key, event.offer_id, change.now_s)
+    if change.look:
+        serve(change)
+    else:
+        serve_one(change, waiting)
+    if change.requests.get(request.key) in change.offers:
+        return
+    if request.key not in change.queue.line:
+        ask(change, event)  # it turned out to be refused
+        return
+    place = place_of(change, waiting)
+    change.effects.append(Queued(place))
+    if not known:
+        change.record("place", request, reasons=place.reasons, code="queued")
+
+
+def withdraw_request(change: Change, event: Withdrawn) -> None:
+    """Forget a request that waits, or has an offer that was not committed."""
+    key = (event.borrower_site, event.request_id)
+    change.queue = change.queue.left(key)
+    offer = change.offers.get(change.requests.get(key, ""))
+    if offer is not None:
+        change.drop(offer)
+    change.look = True
+
+
+def _same(one: LeaseRequest, other: LeaseRequest) -> bool:
+    return one == other or replace(one, classes=other.classes) == other
+
+
+def _held(change: Change, request: LeaseRequest) -> No | None:
+    lease_id = change.requests.get(request.key)
+    if lease_id is None or lease_id not in change.leases:
+        return None
+    return No(
+        Refused(
+            "granted-already",
+            f"this request has the lease {lease_id} here.",
+            "use that lease, or ask under a new id",
+            terminal=True,
+        )
+    )
+
+
+def _no_room(change: Change, request: LeaseRequest) -> No | None:
+    """Return why the queue takes no further request, or none of this account."""
+    most = change.law.caps.max_requests
+    waiting = len(change.queue.line.of_account(account_of(request)))
+    if waiting >= most:
+        reason = ExceedsLimit("requests of one account in the queue", waiting + 1, most)
+        return No(Refused(reason.code, reason.sentence(), reason.change, terminal=False), reason)
+    promised = len(change.leases) + len(change.offers)
+    if len(change.queue) >= MAX_QUEUE or promised >= MAX_SITE_LEASES + MAX_QUEUE:
+        return No(
+            Refused(
+                "full",
+                f"{len(change.queue)} requests wait at this site already, and it takes no more.",
+                "ask again later, or ask another site",
+                terminal=False,
+            )
+        )
+    return None

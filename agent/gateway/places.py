@@ -1,0 +1,110 @@
+"""Why a request waits, and where: the reasons that hold, in FAIRNESS' order, the deciding one first."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from agent.gateway.admission import fits, pauses
+from agent.gateway.change import Change
+from agent.gateway.queue import Wish
+from agent.gateway.request import LeaseRequest, Place
+from agent.gateway.serving import cap_of_request
+from agent.gateway.supply import Supply
+from agent.limits import MAX_PLACE_LOOKS
+from federation.fairshare.line import Waiting
+from federation.fairshare.reasons import (
+    LedgerStale,
+    LowerThan,
+    OverShareCap,
+    Reason,
+    Reserved,
+    WaitingForCapacity,
+    WaitingForReclaim,
+    in_order,
+)
+
+
+def place_of(change: Change, waiting: Waiting[Wish]) -> Place:
+    """Return a waiting request's place; how long it takes is ``agent.gateway.explain``'s."""
+    supply = Supply(change)
+    ahead = change.queue.ahead(waiting, supply.deficits)
+    reasons = reasons_for(change, supply, waiting, ahead)
+    return Place(waiting.id, ahead + 1, len(change.queue), reasons)
+
+
+def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: int) -> tuple[Reason, ...]:
+    """Return why a request waits."""
+    request = waiting.wish.request
+    found: list[Reason] = []
+    pause = pauses(request, change.law, change.fleet, change.now_s)
+    if pause is not None:
+        found.append(pause)
+    rival = _rival(change, supply, waiting, ahead)
+    over = cap_of_request(change, waiting)
+    if over is not None and _another_fits(change, supply, waiting):
+        found.append(OverShareCap(over.account, over.held, over.cap))
+    if supply.choose(waiting) and not supply.admits(request):
+        deficits = supply.deficits
+        found.append(Reserved(", ".join(sorted(deficits)), sum(deficits.values())))
+    ranked = change.queue.ranked
+    if rival is not None and ranked is not None:
+        account, theirs, mine = ranked.compared(waiting.account, rival.account)
+        found.append(LowerThan(account, theirs, mine, ahead))
+    left_s = _freed_in_s(change, request)
+    if left_s is not None:
+        found.append(WaitingForReclaim(left_s))
+    found.append(WaitingForCapacity(ahead + 1))
+    standing = change.law.standing
+    if standing is not None and standing.stale:
+        found.append(LedgerStale(standing.oldest_head_age_s))
+    return in_order(found)
+
+
+def _rival(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: int) -> Waiting[Wish] | None:
+    """Return the first of another account that goes first, and could use what this request waits for."""
+    for one in islice(change.queue.walk(supply.deficits), min(ahead, MAX_PLACE_LOOKS)):
+        if one.account != waiting.account and _compete(supply, one, waiting):
+            return one if cap_of_request(change, one) is None else None
+    return None
+
+
+def _another_fits(change: Change, supply: Supply, waiting: Waiting[Wish]) -> bool:
+    """Whether somebody waits who is not over the cap and could use what this request waits for."""
+    return any(
+        one.key != waiting.key and cap_of_request(change, one) is None and _compete(supply, one, waiting)
+        for one in islice(change.queue.walk(supply.deficits), MAX_PLACE_LOOKS)
+    )
+
+
+def _compete(supply: Supply, one: Waiting[Wish], other: Waiting[Wish]) -> bool:
+    """Whether two requests could use one device."""
+    first, second = one.wish.request, other.wish.request
+    if None not in (first.node, second.node) and first.node != second.node:
+        return False
+    return any(
+        fits(first, spot.candidate.device)
+        for _, spots in supply.matching(second)
+        for spot in spots
+        if first.node in (None, spot.candidate.report.node)
+    )
+
+
+def _freed_in_s(change: Change, request: LeaseRequest) -> int | None:
+    """Return when the first device that would do is free at the latest, if one is being freed."""
+    soonest: float | None = None
+    for lease in change.leases.values():
+        deadline_s = lease.notice_deadline_s
+        if deadline_s is None or any(device in change.awaited for device in lease.devices):
+            continue
+        if _may_have(change, request, lease.device.node, lease.device.device):
+            soonest = deadline_s if soonest is None else min(soonest, deadline_s)
+    return None if soonest is None else max(0, int(soonest - change.now_s) + 1)
+
+
+def _may_have(change: Change, request: LeaseRequest, node: str, name: str) -> bool:
+    heard = change.fleet.nodes.get(node)
+    if heard is None or request.node not in (None, node) or change.law.drained(node) is not None:
+        return False
+    return heard.report.donating and any(
+        one.id == name and one.state == "lent" and fits(request, one) for one in heard.report.devices
+    )

@@ -1,0 +1,182 @@
+"""Whose devices another guest may be promised: nothing happens to anybody before that offer is committed.
+
+Rules:
+
+1. A request within its class's reserve may have the devices of instant leases that draw on no reserve, at
+   any time: on these terms idle reserve was lent.
+2. Any other request may have a lease's devices only past its minimum time, and only if its account is
+   strictly below the lease's after the move (``federation.fairshare.preemption``), and the books are fresh.
+3. Of the leases that may have to go, as few as will do, those that lose least; with what is free there.
+4. A lease that has notice, or whose devices somebody else is to have next, is nobody's victim any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.gateway.admission import denied
+from agent.gateway.book import Cause, Lease
+from agent.gateway.change import Change, expected_of
+from agent.gateway.placement import Candidate
+from agent.gateway.queue import Wish
+from agent.gateway.request import RequestKey, account_of
+from agent.gateway.supply import Spot, Supply, lets_go
+from agent.limits import COMPARE_GUESTS_S
+from federation.fairshare.line import Waiting
+from federation.fairshare.preemption import Running, may_preempt
+from federation.fairshare.victims import Candidate as Victim
+from federation.fairshare.victims import victims_for
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Devices of one node that a request may have, and the leases that have to go for it."""
+
+    devices: tuple[Candidate, ...]
+    victims: tuple[str, ...]
+
+
+def may_preempt_now(change: Change, supply: Supply) -> bool:
+    """Whether it makes sense to look for victims: not without a policy, and for want of a lease to take."""
+    policy = change.law.policy
+    if policy is None or not change.leases:
+        return False
+    return bool(supply.deficits) or _looks_at_guests(change)
+
+
+def room_for(change: Change, supply: Supply, waiting: Waiting[Wish]) -> Room | None:
+    """Return what other guests would have to leave for a request, where that costs least."""
+    request = waiting.wish.request
+    if change.law.policy is None or request.instant:
+        return None
+    reserved = _within_reserve(supply, waiting)
+    if not reserved and not _looks_at_guests(change):
+        return None
+    may_go = _going(change, supply, waiting, reserved=reserved)
+    if not may_go:
+        return None
+    rooms = []
+    for report, spots in supply.matching(request):
+        room = _room_of(change, waiting, spots, may_go)
+        if room is not None:
+            lost = sum(_lost(change, change.leases[one]) for one in room.victims)
+            rooms.append((lost, len(room.victims), report.node, room))
+    return min(rooms, key=lambda one: one[:3])[3] if rooms else None
+
+
+def _room_of(
+    change: Change, waiting: Waiting[Wish], spots: list[Spot], may_go: dict[str, Lease]
+) -> Room | None:
+    request = waiting.wish.request
+    by_class: dict[str, list[Spot]] = {}
+    for one in spots:
+        by_class.setdefault(one.candidate.device.device_class, []).append(one)
+    for device_class, of in sorted(by_class.items()):
+        if denied(request, change.law, change.now_s, device_class) is not None:
+            continue
+        free = [one.candidate for one in of if one.free][: request.devices]
+        useful = {str(one.candidate.ref): one.candidate for one in of if not one.free}
+        victims = victims_for(
+            _victims(change, may_go.values(), frozenset(useful)), count=request.devices - len(free)
+        )
+        if victims is None or not victims.ended:
+            continue
+        taken = [useful[one] for one in sorted(victims.freed)]
+        return Room((*free, *taken)[: request.devices], victims.ended)
+    return None
+
+
+def _victims(change: Change, leases: Iterable[Lease], useful: frozenset[str]) -> list[Victim]:
+    found = []
+    for lease in leases:
+        devices = frozenset(str(one) for one in lease.devices) & useful
+        if devices:
+            found.append(Victim(lease.id, devices, _lost(change, lease)))
+    return found
+
+
+def _going(change: Change, supply: Supply, waiting: Waiting[Wish], *, reserved: bool) -> dict[str, Lease]:
+    """Return the leases that may have to go for a request."""
+    if reserved:
+        return {
+            one.id: one
+            for one in change.leases.values()
+            if one.terms.instant and supply.drawing_on(one.request) is None and lets_go(change, one.id)
+        }
+    standing, policy, ranked = change.law.standing, change.law.policy, change.queue.ranked
+    assert standing is not None, "without books guests are not compared"
+    assert policy is not None
+    assert ranked is not None
+    before = preempted(change)
+    found = {}
+    for lease in change.leases.values():
+        if supply.drawing_on(lease.request) is not None and _leaves_short(supply, lease):
+            continue
+        ran_s = change.now_s - lease.granted_at_s
+        if ran_s < lease.terms.min_runtime_s:
+            continue
+        debt = change.debts.get(lease.id)
+        lost_s = before.get(lease.request.key)
+        running = Running(
+            account=account_of(lease.request),
+            charge_msgs=0 if debt is None else debt.open_msgs,
+            ran_s=int(ran_s),
+            min_runtime_s=int(lease.terms.min_runtime_s),
+            preempted_before_s=None if lost_s is None else int(change.now_s - lost_s),
+        )
+        cost = expected_of(policy, waiting.wish.request, _class_of(change, lease))
+        if lets_go(change, lease.id) and may_preempt(standing, ranked.own, waiting.account, cost, running):
+            found[lease.id] = lease
+    return found
+
+
+def preempted(change: Change) -> dict[RequestKey, float]:
+    """Return when requests lost a lease to another guest."""
+    return {
+        one.request.key: one.notice_deadline_s
+        for one in change.ended.values()
+        if one.cause is Cause.PREEMPTED and one.notice_deadline_s is not None
+    }
+
+
+def compared(change: Change) -> None:
+    """Note that guests were compared, if they were."""
+    if _looks_at_guests(change):
+        change.compare_s = change.now_s + COMPARE_GUESTS_S
+        change.due(change.compare_s)
+
+
+def _looks_at_guests(change: Change) -> bool:
+    """Whether it is time to compare guests: seldom, since nothing of that is urgent."""
+    standing = change.law.standing
+    return (
+        standing is not None
+        and not standing.stale
+        and standing.policy.caps.preempt_every_s > 0
+        and change.now_s >= change.compare_s
+    )
+
+
+def _within_reserve(supply: Supply, waiting: Waiting[Wish]) -> bool:
+    name = supply.drawing_on(waiting.wish.request)
+    return name is not None and supply.deficits.get(name, 0) >= waiting.devices
+
+
+def _leaves_short(supply: Supply, lease: Lease) -> bool:
+    """Whether a class would have less than its reserve without a lease."""
+    name = supply.drawing_on(lease.request)
+    assert name is not None
+    floor = supply.reserve.floors.get(name, 0)
+    return supply.reserve.held.get(name, 0) - len(lease.devices) < floor
+
+
+def _lost(change: Change, lease: Lease) -> int:
+    """Return what a lease's end would waste: the device-milliseconds that it ran."""
+    return int((change.now_s - lease.granted_at_s) * 1000) * len(lease.devices)
+
+
+def _class_of(change: Change, lease: Lease) -> str:
+    heard = change.fleet.nodes.get(lease.device.node)
+    devices = () if heard is None else heard.report.devices
+    return next((one.device_class for one in devices if one.id == lease.device.device), "")

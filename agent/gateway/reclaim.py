@@ -1,0 +1,101 @@
+"""Devices that go back: to their owner, by a drain, at a notice's end. Never subject to fairness.
+
+Rules:
+
+1. The node says how its devices stand, and needs nobody for it. A device that its owner wants is offered to
+   nobody; its lease gets notice once, with the node's deadline; the node ends what runs there by then.
+2. A lease whose owner wants the device ends when its node says that the runner is gone, or ``KILL_SLACK_S``
+   past the deadline. One that has to go for another reason is stopped at its deadline.
+3. A node, or the site, that is drained is given nothing; its leases have their grace.
+4. Offers on such devices are void; whoever had one has its place in the queue again. A lease that waits for
+   such a device ends: nothing of it runs.
+5. If the owner, or the operator, changes its mind in time, the leases go on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.gateway.book import Cause, Lease, Offer
+from agent.gateway.change import Change
+from agent.gateway.events import DecisionKind, DrainSet, Reclaimed
+from agent.gateway.fleet import NodeReport, withdraw
+from agent.gateway.law import SITE
+from agent.limits import KILL_SLACK_S
+
+OWNER: Final = "its owner needs the device"
+
+
+def take_back(change: Change, event: Reclaimed) -> None:
+    """End at once what stands on a device or a node: the grace is over, or was none."""
+
+    def meant(one: Offer | Lease) -> bool:
+        return one.device.node == event.node and (
+            event.device is None or any(device.device == event.device for device in one.devices)
+        )
+
+    change.fleet = withdraw(change.fleet, event.node, event.device)
+    for offer in [one for one in change.offers.values() if meant(one)]:
+        change.void(offer)
+    for lease in [one for one in change.leases.values() if meant(one)]:
+        change.record("reclaim", lease.request, lease_id=lease.id, devices=lease.devices, code=event.reason)
+        change.end(lease, Cause.RECLAIMED, event.reason, left_over=True)
+
+
+def hear_devices(change: Change, report: NodeReport) -> None:
+    """Follow a node's word on its devices."""
+    lent = {one.id for one in report.devices if one.state == "lent"}
+    if not report.donating:
+        lent = set()
+    wanted = {one.id: one for one in report.devices if one.state != "lent"}
+    for offer in [one for one in change.offers.values() if one.device.node == report.node]:
+        if not lent.issuperset(device.device for device in offer.devices):
+            change.void(offer)
+    for lease in [one for one in change.leases.values() if one.device.node == report.node]:
+        claims = [wanted[device.device] for device in lease.devices if device.device in wanted]
+        if claims:
+            left_s = min(0.0 if one.state == "owned" else one.reclaim_left_s for one in claims)
+            _claim(change, lease, change.now_s + left_s, Cause.RECLAIMED, OWNER)
+        elif lease.notice_cause is Cause.RECLAIMED:
+            change.unnotice(lease)
+
+
+def set_drain(change: Change, event: DrainSet) -> None:
+    """Begin or end to empty a node or the site."""
+    name = SITE if event.node is None else event.node
+    drains = dict(change.law.drains)
+    drains.pop(name, None)
+    if event.draining:
+        drains[name] = event.reason
+    change.law = change.law.draining(drains)
+    for offer in list(change.offers.values()):
+        if change.law.drained(offer.device.node) is not None:
+            change.void(offer)
+    for lease in list(change.leases.values()):
+        reason = change.law.drained(lease.device.node)
+        if reason is not None:
+            _claim(change, lease, change.now_s + lease.terms.grace_s, Cause.DRAINED, reason)
+        elif lease.notice_cause is Cause.DRAINED:
+            change.unnotice(lease)
+    change.look = True
+
+
+def end_noticed(change: Change, lease: Lease) -> bool:
+    """End a lease whose notice is over; whether it was."""
+    deadline_s, cause = lease.notice_deadline_s, lease.notice_cause
+    if deadline_s is None or cause is None:
+        return False
+    over_s = deadline_s + (KILL_SLACK_S if cause is Cause.RECLAIMED else 0.0)
+    if change.now_s < over_s:
+        change.due(over_s)
+        return False
+    change.end(lease, cause, lease.notice_reason, left_over=True)
+    return True
+
+
+def _claim(change: Change, lease: Lease, deadline_s: float, cause: Cause, reason: str) -> None:
+    before = len(change.effects)
+    change.notice(lease, deadline_s, cause, reason)
+    if len(change.effects) > before:
+        kind: DecisionKind = "drain" if cause is Cause.DRAINED else "reclaim"
+        change.record(kind, lease.request, lease_id=lease.id, devices=lease.devices, code=reason)

@@ -1,0 +1,63 @@
+"""What changes the rules: another policy, another standing, the time of day, what the site has sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.gateway.change import Change
+from agent.gateway.events import ClockRead, EgressCounted, PolicyChanged, StandingChanged
+from agent.gateway.law import Egress, Law
+from federation.fairshare.charging import Charges
+from federation.fairshare.decay import epoch_of
+from federation.fairshare.standing import standing_of
+
+
+def rule_by(change: Change, event: PolicyChanged) -> None:
+    """Go over to another policy; leases keep the terms that their borrowers accepted."""
+    law = replace(change.law, policy=event.policy)
+    standing = None
+    if event.policy is not None:
+        known = law.standing
+        standing = (
+            standing_of(event.policy, epoch_of(law.unix(change.now_s)))
+            if known is None
+            else replace(known, policy=event.policy, policy_digest=event.policy.digest)
+        )
+    _stand(change, replace(law, standing=standing))
+
+
+def stand(change: Change, event: StandingChanged) -> None:
+    """Rank by another standing. One made under another policy than the one in force counts under this one."""
+    policy = change.law.policy
+    standing = event.standing
+    if policy is None:
+        return
+    if standing.policy is not policy:
+        standing = replace(standing, policy=policy, policy_digest=policy.digest)
+    _stand(change, replace(change.law, standing=standing))
+
+
+def read_clock(change: Change, event: ClockRead) -> None:
+    """Take over what time it is for people."""
+    change.law = replace(
+        change.law, unix_s=event.unix_s, read_at_s=change.now_s, utc_offset_s=event.utc_offset_s
+    )
+    _look(change)
+
+
+def count_egress(change: Change, event: EgressCounted) -> None:
+    """Take over what the site has sent today."""
+    change.law = replace(change.law, egress=Egress(event.used_bytes, change.now_s + event.renews_in_s))
+    _look(change)
+
+
+def _stand(change: Change, law: Law) -> None:
+    change.law = law
+    own = Charges() if law.policy is None else change.charges()
+    change.queue = change.queue.ruled(law.standing, own)
+    change.compare_s = change.now_s
+    _look(change)
+
+
+def _look(change: Change) -> None:
+    change.look = True

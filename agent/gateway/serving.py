@@ -1,0 +1,190 @@
+"""Who of those that wait is offered what: the line is walked when devices come free, or the rules change.
+
+Rules:
+
+1. The first in the order that can be served has an offer; then the order is looked at anew, since an offer is
+   charged at once. At most ``MAX_LINE_LOOKS`` requests are tried after one event.
+2. Whoever would be over its cap is passed over while somebody else fits; if nobody does, it is served.
+3. What is reserved for a class and idle goes to instant leases only, until one of the class asks.
+4. If the first wants more devices than a node has free, these are kept for it for a while; meanwhile they go
+   only to leases that end before.
+5. Nothing is taken from anybody for an offer: one that needs others' devices names its victims, and these
+   hear of it when it is committed (``agent.gateway.preempting``).
+6. A request that has just come, or is asked for again, is tried on what is free now: whoever is before it
+   could not use that.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from agent.gateway.admission import denied, paused
+from agent.gateway.book import Offer
+from agent.gateway.change import Change
+from agent.gateway.placement import Candidate
+from agent.gateway.preempting import Room, compared, may_preempt_now, room_for
+from agent.gateway.queue import Wish
+from agent.gateway.request import RequestKey
+from agent.gateway.state import NodeHold
+from agent.gateway.supply import Supply
+from agent.limits import (
+    KILL_SLACK_S,
+    MAX_LINE_LOOKS,
+    MAX_OFFERS,
+    MAX_SITE_LEASES,
+    MAX_VICTIM_LOOKS,
+    OFFER_TTL_S,
+)
+from federation.fairshare.caps import OverCap, hold_for, over_cap
+from federation.fairshare.line import Waiting
+
+
+def serve(change: Change) -> None:
+    """Offer what can be offered to those in line, in their order."""
+    change.look = False
+    if not len(change.queue):
+        change.hold = None
+        return
+    if _closed(change):
+        return
+    supply = Supply(change)
+    tried: set[RequestKey] = set()
+    while (chosen := _next(change, supply, tried)) is not None:
+        _offer(change, supply, *chosen)
+        if chosen[2] is not None:
+            supply = Supply(change)
+    compared(change)
+
+
+def serve_one(change: Change, waiting: Waiting[Wish]) -> None:
+    """Offer what is free to one request, if it may have it."""
+    if waiting.devices > 1 or change.hold is not None:
+        serve(change)  # it may be the head of the line, for which devices are kept
+        return
+    if _closed(change):
+        return
+    supply = Supply(change)
+    devices = _placed(change, supply, waiting)
+    room = None
+    if not devices and change.queue.ahead(waiting, supply.deficits) < MAX_VICTIM_LOOKS:
+        room = room_for(change, supply, waiting)
+        compared(change)
+    if devices or room is not None:
+        _offer(change, supply, waiting, room.devices if room is not None else devices, room)
+
+
+def cap_of_request(change: Change, waiting: Waiting[Wish]) -> OverCap | None:
+    """Return which share cap a request would exceed."""
+    standing = change.law.standing
+    if standing is None:
+        return None
+    return over_cap(standing, waiting.account, waiting.devices, change.held)
+
+
+def _next(
+    change: Change, supply: Supply, tried: set[RequestKey]
+) -> tuple[Waiting[Wish], tuple[Candidate, ...], Room | None] | None:
+    """Return the first of the line that can be served, and with what."""
+    if _closed(change):
+        return None
+    over: list[Waiting[Wish]] = []
+    head: Waiting[Wish] | None = None
+    rooms = MAX_VICTIM_LOOKS if may_preempt_now(change, supply) else 0
+    for waiting in islice(change.queue.walk(supply.deficits), MAX_LINE_LOOKS):
+        if supply.free <= 0 and rooms <= 0:
+            break
+        if cap_of_request(change, waiting) is not None:
+            over.append(waiting)
+            continue
+        if head is None:
+            head = waiting
+            _keep(change, supply, waiting)
+        if waiting.key in tried:
+            continue
+        devices = _placed(change, supply, waiting)
+        if devices:
+            return waiting, devices, None
+        if rooms > 0:
+            rooms -= 1
+            room = room_for(change, supply, waiting)
+            if room is not None:
+                return waiting, room.devices, room
+        tried.add(waiting.key)
+    for waiting in over:
+        devices = _placed(change, supply, waiting)
+        if devices:
+            return waiting, devices, None
+    return None
+
+
+def _placed(change: Change, supply: Supply, waiting: Waiting[Wish]) -> tuple[Candidate, ...]:
+    """Return the free devices that a request may have now."""
+    request = waiting.wish.request
+    if supply.free < waiting.devices or not supply.admits(request):
+        return ()
+    chosen = supply.choose(waiting)
+    if not chosen:
+        return ()
+    answer = denied(request, change.law, change.now_s)
+    if answer is not None and answer.lasting:
+        change.queue = change.queue.left(waiting.key)  # it hears why when it asks again
+    return chosen if answer is None else ()
+
+
+def _keep(change: Change, supply: Supply, head: Waiting[Wish]) -> None:
+    """Keep a node's free devices for a head of the line that wants several and cannot have them now."""
+    before = change.hold
+    supply.kept = before if before is not None and before.hold.key == head.key else None
+    if head.devices == 1 or _placed(change, supply, head):
+        return
+    hold = hold_for(
+        None if before is None else before.hold, head.key, change.now_s, change.law.caps.wide_hold_s
+    )
+    assert hold is not None
+    if before is not None and before.hold is hold:
+        return
+    most_free = [
+        (-sum(one.free for one in spots), report.node) for report, spots in supply.matching(head.wish.request)
+    ]
+    if most_free:
+        change.hold = supply.kept = NodeHold(hold, min(most_free)[1])
+        change.due(hold.until_s)
+
+
+def _offer(
+    change: Change,
+    supply: Supply,
+    waiting: Waiting[Wish],
+    chosen: tuple[Candidate, ...],
+    room: Room | None,
+) -> None:
+    request = waiting.wish.request
+    best = chosen[0]
+    devices = tuple(one.ref for one in chosen)
+    victims = () if room is None else room.victims
+    grace_s = max((change.leases[one].terms.grace_s for one in victims), default=0.0)
+    offer = Offer(
+        id=change.queue.offer_id(waiting.key),
+        request=request,
+        devices=devices,
+        warm=best.report.holds(request.image_id),
+        expires_at_s=change.now_s + OFFER_TTL_S,
+        terms=change.law.terms(request),
+        victims=victims,
+        since_s=waiting.wish.since_s,
+        starts_in_s=grace_s + KILL_SLACK_S if victims else 0.0,
+    )
+    change.queue = change.queue.left(waiting.key)
+    change.offer(offer, best.device.device_class)
+    change.record("offer", request, lease_id=offer.id, devices=devices, code="offered")
+    if room is None:
+        supply.give(request, devices)
+
+
+def _closed(change: Change) -> bool:
+    """Whether nobody can be offered anything now, whoever it is."""
+    return (
+        len(change.offers) >= MAX_OFFERS
+        or len(change.offers) + len(change.leases) >= MAX_SITE_LEASES
+        or paused(change.law, change.fleet, change.now_s) is not None
+    )
