@@ -224,17 +224,19 @@ class LedgerBooks:
         """
         if len(given) > RECEIPT_PAGE:
             raise ReceiptError(f"at most {RECEIPT_PAGE} signatures come at once.")
-        keys = self.keys
-        new = 0
-        for one in given:
-            item = await self.store.item(one.donor, one.position)
-            if item is None or item.borrower_signature:
-                continue
-            receipt = decode(item.body)
-            signers = keys.of(borrower, receipt.to_s)
-            if receipt.borrower == borrower and verifies(signers, BORROWER, item.body, one.signature):
-                new += await self.store.countersign(one.donor, [(one.position, one.signature)])
-        return new
+        return sum([await self._sign_held(one, borrower) for one in given])
+
+    async def import_signatures(self, given: Sequence[Countersignature]) -> int:
+        """Take borrowers' signatures from a peer, whoever they are of; return how many were new.
+
+        What does not verify is passed over.
+
+        Raises:
+            ReceiptError: there are too many.
+        """
+        if len(given) > RECEIPT_PAGE:
+            raise ReceiptError(f"at most {RECEIPT_PAGE} signatures come at once.")
+        return sum([await self._sign_held(one, None) for one in given])
 
     async def unsigned_of(self, borrower: str, *, limit: int = RECEIPT_PAGE) -> list[LeaseLine]:
         """Return the leases whose last receipt a borrower has still to sign, oldest first."""
@@ -291,6 +293,18 @@ class LedgerBooks:
             for row in await self.store.donors():
                 found[row.donor] = await verify_chain(self.store, row.donor, checks, facts)
         return found
+
+    async def _sign_held(self, given: Countersignature, borrower: str | None) -> int:
+        item = await self.store.item(given.donor, given.position)
+        if item is None or item.borrower_signature:
+            return 0
+        receipt = decode(item.body)
+        signers = self.keys.of(receipt.borrower, receipt.to_s)
+        if borrower not in (None, receipt.borrower):
+            return 0
+        if not verifies(signers, BORROWER, item.body, given.signature):
+            return 0
+        return await self.store.countersign(given.donor, [(given.position, given.signature)])
 
     async def _dispute(self, receipt: Receipt, charge_msgs: int) -> None:
         dispute = Dispute(

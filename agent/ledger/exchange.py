@@ -2,8 +2,7 @@
 
 Rules: each site that answers is asked every ``LEDGER_EVERY_S``, spread so that sites do not ask in step; few
 at a time, each round within ``LEDGER_ROUND_S``: what was taken until then is kept. A peer that answers
-nonsense is said once and asked again the next time. Receipts of every donor come from whoever has them;
-borrowers' signatures are asked for as well, since they come later than the receipts that they are for.
+nonsense is said once and asked again the next time. Receipts of every donor come from whoever has them.
 """
 
 from __future__ import annotations
@@ -12,28 +11,16 @@ import asyncio
 import logging
 import random
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable
 
 from agent.ledger.books import Judge, LedgerBooks
 from agent.ledger.sync import Round, sync_from
 from agent.limits import LEDGER_EVERY_S, LEDGER_ROUND_S, MAX_LEDGER_PEERS
 from federation.errors import FederationError
-from federation.ledger.exchange import Countersignature, LedgerPeer
-from federation.ledger.items import Item
-from federation.limits import RECEIPT_PAGE
+from federation.ledger.exchange import LedgerPeer
 from pyrdma.errors import Error
 
 _log = logging.getLogger(__name__)
-
-
-class ExchangePeer(LedgerPeer, Protocol):
-    """Another gateway's books, with the signatures that came later than their receipts."""
-
-    async def signatures(self, donor: str, positions: Sequence[int]) -> list[Countersignature]:
-        """Ask for borrowers' signatures on receipts of a donor, at most ``RECEIPT_PAGE``."""
-        ...
 
 
 class LedgerExchange:
@@ -50,7 +37,7 @@ class LedgerExchange:
     def __init__(
         self,
         books: LedgerBooks,
-        peers: Callable[[], Iterable[ExchangePeer]],
+        peers: Callable[[], Iterable[LedgerPeer]],
         judge: Callable[[], Awaitable[Judge]],
         changed: Callable[[], None],
         *,
@@ -89,7 +76,7 @@ class LedgerExchange:
     def _begin(self) -> list[asyncio.Task[None]]:
         return [self._round_with(peer) for peer in self._peers()]
 
-    def _round_with(self, peer: ExchangePeer) -> asyncio.Task[None]:
+    def _round_with(self, peer: LedgerPeer) -> asyncio.Task[None]:
         # One round with each at a time: one that is under way is not begun again.
         task = self._rounds.get(peer.site)
         if task is None:
@@ -98,12 +85,11 @@ class LedgerExchange:
             task.add_done_callback(lambda _: self._rounds.pop(peer.site, None))
         return task
 
-    async def _round(self, peer: ExchangePeer) -> None:
+    async def _round(self, peer: LedgerPeer) -> None:
         async with self._few:
             try:
                 async with asyncio.timeout(LEDGER_ROUND_S):
                     done = await sync_from(peer, self._books, judge=await self._judge(), now=self._clock)
-                    signed = await self._late_signatures(peer)
             except (Error, FederationError) as error:
                 self._note(peer.site, error.message)
                 self._changed()  # what was taken before it broke off is in the books
@@ -113,26 +99,8 @@ class LedgerExchange:
                 self._changed()
                 return
             self._tell(peer.site, done)
-            if done.receipts or done.evidence or done.signed or signed:
+            if done.receipts or done.evidence or done.signed:
                 self._changed()
-
-    async def _late_signatures(self, peer: ExchangePeer) -> int:
-        """Ask for signatures on receipts that had none when they came; return how many were new."""
-        wanted: dict[str, list[int]] = defaultdict(list)
-        for line in await self._books.store.all_unsigned():
-            if line.borrower != self._books.site and len(wanted[line.donor]) < RECEIPT_PAGE:
-                wanted[line.donor].append(line.position)
-        new = 0
-        for donor, positions in wanted.items():
-            found = {one.position: one.signature for one in await peer.signatures(donor, positions)}
-            items = []
-            for position in sorted(found):
-                item = await self._books.store.item(donor, position)
-                if item is not None:
-                    items.append(Item(item.body, item.donor_signature, found[position]))
-            if items:
-                new += len((await self._books.import_page(donor, items)).countersigned)
-        return new
 
     def _tell(self, site: str, done: Round) -> None:
         for donor, refusal in done.refused.items():

@@ -8,8 +8,8 @@ First comes our own chain: whether the peer holds receipts of ours that we lost.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.ledger.books import Judge, LedgerBooks
@@ -73,6 +73,7 @@ async def sync_from(
             await _pull(peer, books, pull, checks, done)
     for compare in plan.compares:
         await _settle_fork(peer, books, compare, done)
+    await _fetch_signatures(peer, books, theirs)
     for kind, statement in await peer.statements():
         try:
             await books.import_statement(kind, statement)
@@ -87,6 +88,19 @@ async def sync_from(
             await peer.countersign(made)
         done.signed = len(made)
     return done
+
+
+async def _fetch_signatures(peer: LedgerPeer, books: LedgerBooks, theirs: Mapping[str, Head]) -> None:
+    """Ask for signatures that were made after we took the receipts."""
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for line in await books.store.all_unsigned():
+        known = theirs.get(line.donor)
+        # A borrower has signed nothing that it does not have; ours we sign ourselves.
+        if line.borrower != books.site and known is not None and line.position <= known.position:
+            wanted[line.donor].append(line.position)
+    for donor, positions in wanted.items():
+        for at in range(0, len(positions), RECEIPT_PAGE):
+            await books.import_signatures(await peer.signatures(donor, positions[at : at + RECEIPT_PAGE]))
 
 
 async def _settle_own(peer: LedgerPeer, books: LedgerBooks, theirs: Head | None) -> None:

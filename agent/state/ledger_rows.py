@@ -264,6 +264,16 @@ def items_of(db: Database, number: int, after: int, most: int) -> Iterator[Item]
     return (Item(*row) for row in rows)
 
 
+def set_aside_of(db: Database, number: int, after: int, most: int) -> Iterator[tuple[int, Item]]:
+    """Yield by position what a donor signed after it contradicted itself."""
+    rows = db.execute(
+        "SELECT id, body, donor_signature, borrower_signature FROM ledger_set_aside"
+        " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+        [number << _SHIFT | after, number << _SHIFT | _MASK, most],
+    )
+    return ((key & _MASK, Item(*rest)) for key, *rest in rows)
+
+
 def evidence_id(evidence: Evidence) -> bytes:
     """Return the name of evidence: SHA-256 over both receipts' digests."""
     return digest(digest(evidence.first.body) + digest(evidence.second.body))

@@ -1,8 +1,9 @@
 """The tables of the ledger, as the migration that brings them in makes them; never edited once released.
 
-A receipt's id is its donor's number << 40 | its position: one tree, appended to, read in order. Leases, devices
-and use are a digest of the receipts and can be made anew from them. ``earlier`` is the position of the receipt
-before it of the same lease, 0 for the first. What a donor signed after it contradicted itself is set aside.
+A receipt's id is its donor's number << 40 | its position: one tree, appended to, read in order. Leases,
+devices and use are a digest of the receipts and can be made anew from them. ``earlier`` is the position of
+the receipt before it of the same lease, 0 for the first. What a donor signed after it contradicted itself is
+set aside.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ CREATE TABLE ledger_statements (
     body BLOB NOT NULL, signature BLOB NOT NULL
 );
 CREATE INDEX ledger_statements_of ON ledger_statements (donor, lease_id);
-CREATE TABLE ledger_policies (digest TEXT PRIMARY KEY, version INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE ledger_log (
     id INTEGER PRIMARY KEY, at_s INTEGER NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL
 );

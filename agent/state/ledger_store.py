@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.state.file import StateFile
-from agent.state.ledger_rows import DonorRow, LedgerRows, evidence_of, item_at, item_numbered, items_of
+from agent.state.ledger_rows import (
+    DonorRow,
+    LedgerRows,
+    evidence_of,
+    item_at,
+    item_numbered,
+    items_of,
+    set_aside_of,
+)
 from federation.errors import LedgerError
 from federation.fairshare.usage import Delta, spread
 from federation.ledger.accept import Outcome
@@ -141,6 +149,15 @@ class LedgerStore:
         def read(db: Database) -> Item | None:
             row = self._rows.donor(db, donor)
             return None if row is None else item_numbered(db, row.id, lease_id, seq)
+
+        return await self._file.read(read)
+
+    async def set_aside(self, donor: str, after: int) -> list[tuple[int, Item]]:
+        """Return what a donor signed after it contradicted itself, by position, at most ``RECEIPT_PAGE``."""
+
+        def read(db: Database) -> list[tuple[int, Item]]:
+            row = self._rows.donor(db, donor)
+            return [] if row is None else list(set_aside_of(db, row.id, after, RECEIPT_PAGE))
 
         return await self._file.read(read)
 
@@ -286,21 +303,6 @@ class LedgerStore:
             ).fetchall()
         )
         return [(kind, SignedStatement(body, signature)) for kind, body, signature in rows]
-
-    async def put_policy(self, name: str, version: int, data: bytes) -> None:
-        """Keep a policy's file for as long as receipts may name its digest: for good."""
-        await self._file.write(
-            lambda db: db.execute(
-                "INSERT OR IGNORE INTO ledger_policies VALUES (?, ?, ?)", [name, version, data]
-            )
-        )
-
-    async def policies(self) -> dict[str, bytes]:
-        """Return the policies' files by their digest, oldest version first."""
-        rows = await self._file.read(
-            lambda db: db.execute("SELECT digest, data FROM ledger_policies ORDER BY version").fetchall()
-        )
-        return dict(rows)
 
     @staticmethod
     def log_in(db: Database, lines: Sequence[LogLine]) -> None:

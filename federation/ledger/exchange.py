@@ -8,7 +8,7 @@ before it is the same on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,10 @@ class LedgerPeer(Protocol):
 
     async def page(self, donor: str, after_position: int, limit: int) -> list[Item]:
         """Return receipts of a donor after a position, in order, at most ``limit``."""
+        ...
+
+    async def signatures(self, donor: str, positions: Sequence[int]) -> list[Countersignature]:
+        """Return borrowers' signatures that it has on receipts of a donor, at most ``RECEIPT_PAGE``."""
         ...
 
     async def countersign(self, signatures: list[Countersignature]) -> int:

@@ -21,7 +21,7 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
 
 from federation.errors import ReceiptError
-from federation.registry.documents import SiteDocument
+from federation.registry.membership import Membership
 
 DONOR: Final = b"pyrdma receipt v1 donor\0"
 BORROWER: Final = b"pyrdma receipt v1 borrower\0"
@@ -67,25 +67,17 @@ class Keys:
         )
 
 
-def keys_of(
-    sites: Iterable[SiteDocument],
-    *,
-    revoked: frozenset[PublicKey] = frozenset(),
-    auditors: Mapping[str, PublicKey] | None = None,
-) -> Keys:
-    """Return the keys that the registry names; a site whose key cannot be read has none."""
-    found: dict[str, tuple[KeyOfSite, ...]] = {}
-    for one in sites:
-        named = [(one.receipts_key, None)] if one.receipts_key else []
-        former = [(old.key, old.until_s) for old in one.former_receipts_keys]
-        keys = []
-        for pem, until_s in [*named, *former]:
-            try:
-                keys.append(KeyOfSite(public_key(pem), None if until_s is None else int(until_s)))
-            except ReceiptError:
-                continue
-        found[one.site] = tuple(keys)
-    return Keys(found, revoked, auditors or {})
+def keys_of(membership: Membership, *, revoked: frozenset[PublicKey] = frozenset()) -> Keys:
+    """Return the keys that the registry names: each site's present one, then its former; the auditors'."""
+    sites = {
+        one.site: tuple(
+            KeyOfSite(named.key.public_bytes(Encoding.Raw, PublicFormat.Raw), named.until_s)
+            for named in membership.receipts_keys(one.site)
+        )
+        for one in membership.sites
+    }
+    auditors = {one.name: public_key(one.key) for one in membership.auditors}
+    return Keys(sites, revoked, auditors)
 
 
 def public_key(pem: str) -> PublicKey:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -95,6 +95,14 @@ class Face:
 
     async def countersign(self, signatures: list[Countersignature]) -> int:
         return await self.of.books.take_countersignatures(self.caller, signatures)
+
+    async def signatures(self, donor: str, positions: Sequence[int]) -> list[Countersignature]:
+        items = [(at, await self.of.books.store.item(donor, at)) for at in positions]
+        return [
+            Countersignature(donor, at, item.borrower_signature)
+            for at, item in items
+            if item is not None and item.borrower_signature
+        ]
 
     async def evidence(self) -> list[Evidence]:
         return await self.of.books.store.evidence()
@@ -381,6 +389,26 @@ def test_signatures_count_only_from_their_borrower(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+def test_a_signature_reaches_those_who_had_the_receipt_before(tmp_path: Path) -> None:
+    """A third site that pulled early asks for it later, from whoever has it; a false one is passed over."""
+
+    class Forger(Face):
+        async def signatures(self, donor: str, positions: Sequence[int]) -> list[Countersignature]:
+            return [Countersignature(donor, at, bytes(64)) for at in positions]
+
+    async def story(world: World) -> None:
+        await world.north.lend()
+        await world.west.sync(Face(world.north, "west"))
+        assert len(await world.west.books.store.all_unsigned()) == 1
+        await world.south.sync(Face(world.north, "south"), judge=right)
+        await world.west.sync(Forger(world.north, "west"))
+        assert len(await world.west.books.store.all_unsigned()) == 1
+        await world.west.sync(Face(world.south, "west"))
+        assert await world.west.books.store.all_unsigned() == []
+
+    run(tmp_path, story)
+
+
 def test_a_dispute_ranks_lower_until_an_auditor_has_signed(tmp_path: Path) -> None:
     """Both figures travel; the receipt stays, what ranks is the lower one, then the auditor's."""
 
@@ -435,7 +463,8 @@ def _chain(length: int, *, parts_at: int | None = None) -> list[Item]:
         receipt = Receipt(
             donor="north", borrower="south", position=at, previous=previous, lease_id=f"lease-{lease}",
             seq=seq, account="/south/nlp", purpose="research", device="gpu01/cuda:0", device_class="h100",
-            from_s=from_s, to_s=from_s + 60 * seq, busy_ms=60_000 * seq, charge_msgs=150_000 * seq, discount_ms=0,
+            from_s=from_s, to_s=from_s + 60 * seq, busy_ms=60_000 * seq,
+            charge_msgs=150_000 * seq, discount_ms=0,
             energy_wh=None, egress_bytes=at + (1000 if parts_at is not None and at >= parts_at else 0),
             final=seq == 10, refunded=False, policy=POLICY.digest,
         )  # fmt: skip
