@@ -51,7 +51,16 @@ async def main() -> None:
     paths = Paths(options.state, options.run or options.state / "run")
     cache = CacheConfig(memory_bytes=options.memory_mib * MIB, prefault=False)
     await serve(
-        ServeConfig(paths, options.name, options.spares, donates=True, lease_ttl_s=600.0, mdns=()),
+        ServeConfig(
+            paths,
+            options.name,
+            options.spares,
+            donates=True,
+            lease_ttl_s=600.0,
+            mdns=(),
+            devices=options.devices,
+            quiet_s=options.quiet,
+        ),
         start_cache=lambda: CacheClient.start(cache),
         launcher=StandInLauncher(options.state),
         peers=[PeerClient(address) for address in options.peer],

@@ -1,8 +1,9 @@
 """A runner's protocol without an engine: what arrives on the socket is sent back.
 
-The lease's model decides how it behaves: ``refuses`` fails the assignment, ``stubborn`` ignores SIGTERM,
-``slow`` needs half a minute to serve. A connection that sends ``die`` kills the process, ``key`` asks for the
-lease's key, ``env`` for the environment's names.
+The lease's model decides how it behaves: ``refuses`` fails the assignment, ``stubborn`` ignores SIGTERM and
+every notice, ``slow`` needs half a minute to serve. After a notice it ends with its last connection. A
+connection that sends ``die`` kills the process, ``key`` asks for the lease's key, ``env`` for the
+environment's names.
 """
 
 from __future__ import annotations
@@ -39,12 +40,23 @@ def main() -> None:
     if model == "slow":
         time.sleep(30)
     channel.send({"op": "serving", "phases": {"map_s": 0.001, "ready_s": 0.002}})
-    asyncio.run(_serve(channel, socket.socket(fileno=fds[0]), message["api_key"]))
+    asyncio.run(_serve(channel, socket.socket(fileno=fds[0]), message["api_key"], deaf=model == "stubborn"))
     del attachment
 
 
-async def _serve(channel: Channel, listener: socket.socket, key: str) -> None:
+async def _serve(channel: Channel, listener: socket.socket, key: str, *, deaf: bool) -> None:
+    connections: set[object] = set()
+    closed = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        try:
+            await echo(reader, writer)
+        finally:
+            connections.discard(writer)
+            closed.set()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
             if data == b"die":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -59,9 +71,14 @@ async def _serve(channel: Channel, listener: socket.socket, key: str) -> None:
 
     await asyncio.start_unix_server(answer, sock=listener)
     try:
-        await channel.arecv()
+        message, _ = await channel.arecv()
+        while deaf:
+            await channel.arecv()
     except ChannelError:
         return
+    while message["op"] == "drain" and connections:
+        closed.clear()
+        await closed.wait()
 
 
 if __name__ == "__main__":

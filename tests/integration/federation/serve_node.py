@@ -25,7 +25,7 @@ class StandInLauncher:
     def __init__(self, state: Path) -> None:
         self._broken = state / "broken"
 
-    async def spawn(self) -> RunnerProcess:
+    async def spawn(self, gpus: str = "") -> RunnerProcess:
         if self._broken.exists():
             raise RunnerError("no engine here.", fix="install one")
         return await start_runner([sys.executable, str(STAND_IN)])
@@ -43,6 +43,8 @@ async def main() -> None:
     parser.add_argument("--no-donate", action="store_true")
     parser.add_argument("--interface", default="lo")
     parser.add_argument("--mdns", action="append", default=[])
+    parser.add_argument("--devices", type=int, default=0)
+    parser.add_argument("--visitors", default="")
     options = parser.parse_args()
     log_to()
     cache = CacheConfig(
@@ -56,6 +58,8 @@ async def main() -> None:
             donates=not options.no_donate,
             lease_ttl_s=options.lease_ttl,
             mdns=tuple(options.mdns),
+            visitors=options.visitors,
+            devices=options.devices,
         ),
         start_cache=lambda: CacheClient.start(cache),
         launcher=StandInLauncher(options.state),
