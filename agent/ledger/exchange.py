@@ -30,7 +30,7 @@ class LedgerExchange:
         books: ours.
         peers: returns the gateways that answer now.
         judge: returns what says whether a receipt that charges us is right.
-        changed: told when something new is in the books.
+        changed: told after each round: something new may be in the books, and they are newer than before.
         clock: Unix time in s.
     """
 
@@ -92,15 +92,11 @@ class LedgerExchange:
                     done = await sync_from(peer, self._books, judge=await self._judge(), now=self._clock)
             except (Error, FederationError) as error:
                 self._note(peer.site, error.message)
-                self._changed()  # what was taken before it broke off is in the books
-                return
             except TimeoutError:
                 self._note(peer.site, f"its books were not read to their end within {LEDGER_ROUND_S:.0f} s.")
-                self._changed()
-                return
-            self._tell(peer.site, done)
-            if done.receipts or done.evidence or done.signed:
-                self._changed()
+            else:
+                self._tell(peer.site, done)
+        self._changed()  # also after a round that broke off: what was taken until then is in the books
 
     def _tell(self, site: str, done: Round) -> None:
         for donor, refusal in done.refused.items():
