@@ -13,6 +13,7 @@ NAMES = (
     "agent_idle",
     "identity_check",
     "join",
+    "decision",
     "relay",
     "gpu_staging",
 )

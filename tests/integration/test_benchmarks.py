@@ -19,6 +19,10 @@ KEYS = {"schema", "name", "value", "unit", "reference", "reference_name", "ratio
         (("cli_start", "--runs", "1"), ["cli_start"]),
         (("identity_check", "--sites", "3", "--leaves", "5", "--runs", "1"), ["identity_check_us"]),
         (("join", "--runs", "1"), ["join_s"]),
+        (
+            ("decision", "--requests", "300", "--accounts", "40", "--runs", "2"),
+            ["decision_ms", "decision_event_ms", "order_ms", "order_event_ms"],
+        ),
         (("loopback", "--size", "7e7", "--pairs", "1"), ["loopback", "loopback_memory"]),
         (("disk_load", "--size", "7e7", "--runs", "1"), ["disk_load"]),
         (("resident_map", "--sizes", "7e7", "--runs", "1"), ["resident_map"]),
