@@ -43,8 +43,9 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     over = cap_of_request(change, waiting)
     if over is not None and _another_fits(change, supply, waiting):
         found.append(OverShareCap(over.account, over.held, over.cap))
-    if supply.choose(waiting) and not supply.admits(request):
-        deficits = supply.deficits
+    free = supply.has_free(request)
+    deficits = supply.deficits
+    if free and deficits and not supply.admits(request):
         found.append(Reserved(", ".join(sorted(deficits)), sum(deficits.values())))
     ranked = change.queue.ranked
     if rival is not None and ranked is not None:
@@ -53,7 +54,8 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     left_s = _freed_in_s(change, request)
     if left_s is not None:
         found.append(WaitingForReclaim(left_s))
-    found.append(WaitingForCapacity(ahead + 1))
+    if not free or not found:
+        found.append(WaitingForCapacity(ahead + 1))
     standing = change.law.standing
     if standing is not None and standing.stale:
         found.append(LedgerStale(standing.oldest_head_age_s))
@@ -63,8 +65,12 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
 def _rival(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: int) -> Waiting[Wish] | None:
     """Return the first of another account that goes first, and could use what this request waits for."""
     for one in islice(change.queue.walk(supply.deficits), min(ahead, MAX_PLACE_LOOKS)):
-        if one.account != waiting.account and _compete(supply, one, waiting):
-            return one if cap_of_request(change, one) is None else None
+        if (
+            one.account != waiting.account
+            and _compete(supply, one, waiting)
+            and cap_of_request(change, one) is None
+        ):
+            return one
     return None
 
 

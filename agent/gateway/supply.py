@@ -89,6 +89,12 @@ class Supply:
                 if len(found) >= request.devices:
                     yield found[0].candidate.report, found
 
+    def has_free(self, request: LeaseRequest) -> bool:
+        """Whether enough devices that would do are free, whoever they are kept for."""
+        return request.devices <= self.free and any(
+            sum(one.free for one in spots) >= request.devices for _, spots in self.matching(request)
+        )
+
     def choose(self, waiting: Waiting[Wish]) -> tuple[Candidate, ...]:
         """Return the free devices to give, all of one node; nothing: there are not enough."""
         request = waiting.wish.request
