@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import StateError
-from agent.state.migrations import migrate
-from agent.state.sqlite import connect, describe, refuse_network_file_system
+from agent.state.migrations import check_form, migrate
+from agent.state.sqlite import connect, connect_to_read, describe, refuse_network_file_system
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -56,6 +56,31 @@ class StateFile:
                 db.close()
                 raise describe(error, path) from error
             except StateError:
+                db.close()
+                raise
+            return db
+
+        try:
+            db = await asyncio.get_running_loop().run_in_executor(thread, opened)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(path, thread, db)
+
+    @classmethod
+    async def look(cls, path: Path) -> StateFile:
+        """Open the file to read only, also while an agent writes to it; nothing in it is changed.
+
+        Raises:
+            StateError: there is none, it is not ours, or of another form than this version's.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+
+        def opened() -> Database:
+            db = connect_to_read(path)
+            try:
+                check_form(db, str(path))
+            except BaseException:
                 db.close()
                 raise
             return db

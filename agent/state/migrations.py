@@ -176,3 +176,17 @@ def migrate(db: Database, path: str) -> None:
             change(db)
             db.conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.conn.execute(f"PRAGMA user_version={number}")
+
+
+def check_form(db: Database, path: str) -> None:
+    """Refuse a file that only a reader has open and that has another form than the newest.
+
+    Raises:
+        StateError: it has.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != len(MIGRATIONS):
+        raise StateError(
+            f"the state file {path} has form {version}, this agent reads {len(MIGRATIONS)}.",
+            fix="start this version's agent once, which brings an older file to its form",
+        )

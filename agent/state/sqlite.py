@@ -83,6 +83,27 @@ def connect(path: Path) -> Database:
         raise describe(error, path) from error
 
 
+def connect_to_read(path: Path) -> Database:
+    """Open the file so that nothing in it can be changed, for the one thread that calls.
+
+    Raises:
+        StateError: there is none, it is not ours, or cannot be read.
+    """
+    database_class = _database_class()
+    try:
+        place = f"{path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(place, uri=True, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA query_only=ON")
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    except sqlite3.Error as error:
+        raise describe(error, path) from error
+    if owner != APPLICATION_ID:
+        connection.close()
+        raise StateError(f"{path} is no state file of an agent.", fix="name its directory with --state-dir")
+    return database_class(connection, execute_plugins=False)
+
+
 def describe(error: sqlite3.Error | OSError, path: Path) -> StateError:
     """Return the sentence for a failure of the file."""
     name = getattr(error, "sqlite_errorname", "") or ""
