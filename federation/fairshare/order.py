@@ -17,7 +17,7 @@ asked here; whoever walks the order skips those that may not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -53,17 +53,12 @@ class Order(Generic[T]):
     def of(cls, line: Line[T], standing: Standing, own: Charges | None = None) -> Order[T]:
         """Return the order of a line, from nothing."""
         charges = own if own is not None else Charges()
-        members: dict[str, list[str]] = {
-            name: [] for name, rule in standing.policy.classes.items() if rule.reserve_permille
-        }
-        if members:
-            for account in line.accounts:
-                name = reserve_class(standing.policy, standing.classes(account))
-                if name is not None:
-                    members[name].append(account)
         ranks = Ranks(standing, charges)
         forest = Forest.of(line, line.accounts, ranks)
-        by_class = {name: Forest.of(line, of, ranks, seats=forest.places) for name, of in members.items()}
+        by_class = {
+            name: Forest.of(line, of, ranks, seats=forest.places)
+            for name, of in _by_reserve(line.accounts, standing).items()
+        }
         return cls(line, standing, charges, forest, by_class)
 
     def under(self, standing: Standing) -> Order[T]:
@@ -142,6 +137,25 @@ class Order(Generic[T]):
             for name, forest in self._by_class.items()
         }
         return Order(line, self.standing, own, self._forest.after(account, requests, ranks), by_class)
+
+
+def _by_reserve(accounts: Iterable[str], standing: Standing) -> dict[str, list[str]]:
+    """Return the accounts that draw on each class's reserve."""
+    rules = standing.policy.accounts
+    found: dict[str, list[str]] = {
+        name: [] for name, rule in standing.policy.classes.items() if rule.reserve_permille
+    }
+    drawing_on: dict[str, str | None] = {"": None}
+    for account in accounts if found else ():
+        node = account
+        while node and not (node in rules and rules[node].classes):
+            node = parent_of(node)  # whoever has no class of its own has those of its parent
+        if node not in drawing_on:
+            drawing_on[node] = reserve_class(standing.policy, standing.classes(node))
+        name = drawing_on[node]
+        if name is not None:
+            found[name].append(account)
+    return found
 
 
 def parting(first: str, second: str) -> tuple[str, str]:
