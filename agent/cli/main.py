@@ -44,6 +44,8 @@ _COMMANDS: Final = {
     "mine": "agent.cli.devices:mine",
     "consortium": "agent.cli.consortium:consortium",
     "policy": "agent.cli.policy:policy",
+    "ledger": "agent.cli.ledger:ledger",
+    "audit": "agent.cli.audit:audit",
     "tui": "agent.cli.tui:tui",
 }
 _EPILOG: Final = """\

@@ -1,8 +1,7 @@
-"""Writes an export of a gateway's books, and gives the verdict on one: both touch files, neither the network."""
+"""Writes an export of a gateway's books, and gives the verdict on one: files only, no network."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -98,11 +97,10 @@ def audit_file(path: Path, pin: bytes) -> Verdict:
 def _registry_files(folder: Path) -> tuple[dict[int, bytes], Cached]:
     cached = load_cache(folder)
     try:
-        names = os.listdir(folder / "root_history")
         roots = {
-            int(found[1]): read_file(folder / "root_history" / name, max_bytes=MAX_ROOT_BYTES)
-            for name in names
-            if (found := _ROOT.fullmatch(name))
+            int(found[1]): read_file(path, max_bytes=MAX_ROOT_BYTES)
+            for path in (folder / "root_history").iterdir()
+            if (found := _ROOT.fullmatch(path.name))
         }
     except OSError:
         roots = {}

@@ -1,6 +1,6 @@
 """What an audit found, and the checks that go across all receipts of a donor.
 
-These checks need no chain: whoever has the last receipt of each lease can repeat them with a pocket calculator.
+These checks need no chain: whoever has the last receipt of each lease can repeat them by hand.
 """
 
 from __future__ import annotations
