@@ -166,7 +166,7 @@ def event_of(verb: str, words: list[str], now_s: float, story: Story) -> Event:
             story.name(offer_id, lease)
             return OfferCommitted(offer_id, site, now_s)
         case "withdraw":
-            return Withdrawn(*names, now_s)
+            return Withdrawn(names[0], names[1], now_s)
         case "renew":
             return Renewed(story.id_of(names[0]), names[1], now_s)
         case "release":
