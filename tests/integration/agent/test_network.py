@@ -40,6 +40,7 @@ from agent.daemon.lending import NothingLent
 from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, SocketInUseError, UnknownLeaseError
 from agent.limits import MAX_CHANNELS, MAX_GRPC_MESSAGE_BYTES, MAX_START_EVENTS, REFUSALS_LOGGED
+from agent.local.people_views import UsageView
 from agent.local.views import FederationView, GrantedView, LeaseView, PlaceView, RegistryView, StartView
 from agent.rpc import convert_site
 from agent.rpc import pyrdma_pb2 as pb
@@ -75,6 +76,7 @@ LEASE = LeaseView("l1", "m", IMAGE.hex(), "active", 1.0, None, "", None, None)
 GRANTED = GrantedView(LEASE, "", "key", StartView("tcp", 1, 0.1, 0.1, 0.1, True, (), ()))
 SERVICES = pb.DESCRIPTOR.services_by_name
 METHODS: list[MethodDescriptor] = [method for name in ("Node", "Site") for method in SERVICES[name].methods]
+ORDERS = ("StartRunner", "StopRunner", "NoticeRunner")
 SUMMARY = SiteSummary("uni-a", "1", 1, 0, 1, 0, 0.0)
 
 
@@ -132,6 +134,10 @@ class Face:
         registry = RegistryView("", "none", "", 0, None, None)
         return FederationView("uni-a", "uni-a.example", "gw", "gateway", "gw", None, registry, (), ())
 
+    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
+        self.called.append("usage")
+        return UsageView((), "receipts")
+
     async def borrow(self, wish: Wish, who: NodeIdentity, emit: Emit) -> GrantedView:
         self.called.append("borrow")
         return GRANTED
@@ -142,6 +148,9 @@ class Face:
 
     async def stop_runner(self, lease_id: str, reason: str) -> None:
         self.called.append("stop_runner")
+
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        self.called.append("notice_runner")
 
 
 def entry(authority: SiteAuthority, site: str, gateway: str) -> SiteDocument:
@@ -313,7 +322,7 @@ async def test_every_method_refuses_whoever_has_no_right_to_it(
         "Node": [("uni-a", "left"), ("uni-b", "gate"), ("uni-b", "gpu01")],
         "Site": [("uni-a", "gw"), ("uni-a", "gpu01"), ("uni-b", "gpu01")],
     }[method.containing_service.name]
-    if method.name in ("StartRunner", "StopRunner"):
+    if method.name in ORDERS:
         wrong.append(("uni-a", "gpu01"))
     async with serving(tmp_path) as world:
         for caller in wrong:
@@ -564,7 +573,7 @@ async def test_what_cannot_be_read_is_the_caller_s_fault(
             world.dial(*one) for one in (("uni-a", "gpu01"), ("uni-a", "gw"), ("uni-b", "gate"))
         )
         for method in METHODS:
-            order = method.name in ("StartRunner", "StopRunner")
+            order = method.name in ORDERS
             channel = other if method.containing_service.name == "Site" else gateway if order else own
             error = await refusal(channel, method, b"\xff\xff\xff")
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, method.full_name
@@ -647,7 +656,7 @@ async def test_any_bytes_get_a_status_and_nothing_more(
 
         before = 0
         for number, method in enumerate(METHODS):
-            order = method.name in ("StartRunner", "StopRunner")
+            order = method.name in ORDERS
             channel = other if method.containing_service.name == "Site" else gateway if order else own
             found = seen.setdefault(method.full_name, set())
             batch: list[bytes] = []
