@@ -6,8 +6,10 @@ import click
 
 from agent.cli.options import Paths, paths_options
 from agent.limits import (
+    GRACE_S,
     LEASE_TTL_S,
     MAX_CPU_DEVICES,
+    MAX_GRACE_S,
     MAX_LEASE_TTL_S,
     MAX_SPARES,
     MIN_LEASE_TTL_S,
@@ -43,6 +45,15 @@ from agent.limits import (
     default=0,
     show_default=True,
     help="Lend the processor with its memory as so many devices; 0: the GPUs, without any as one.",
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(0, MAX_GRACE_S),
+    default=GRACE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Outside a site: what a model that runs here gets to finish when you take its device back.",
 )
 @click.option(
     "--quiet",
@@ -86,6 +97,7 @@ def serve(
     peers: tuple[str, ...],
     spares: int,
     devices: int,
+    grace_s: float,
     quiet_s: float,
     donate: bool,
     lease_ttl_s: float,
@@ -123,6 +135,7 @@ def serve(
         lease_ttl_s=lease_ttl_s,
         mdns=mdns,
         devices=devices,
+        grace_s=grace_s,
         quiet_s=quiet_s,
         visitors=check_address(visitors) if visitors else "",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.limits import QUIET_S
+from agent.limits import GRACE_S, QUIET_S
 from agent.paths import Paths
 
 
@@ -18,6 +18,7 @@ class ServeConfig:
         spares: how many warm runners it keeps.
         donates: whether it lends memory and devices.
         devices: the processor is lent as so many devices; 0: the GPUs where there are any, else it as one.
+        grace_s: what leases of this node's own people get outside of a site when its owner needs a device.
         quiet_s: how long a device must have been idle before it is lent, where it is lent only then.
         lease_ttl_s: at a gateway, how long a lease lives without a renewal.
         visitors: at a gateway, ``HOST:PORT`` that laptops with a token dial; empty: it takes none.
@@ -31,5 +32,6 @@ class ServeConfig:
     lease_ttl_s: float
     mdns: tuple[str, ...]
     devices: int = 0
+    grace_s: float = GRACE_S
     quiet_s: float = QUIET_S
     visitors: str = ""

@@ -192,6 +192,7 @@ class Devices:
         return HandedOverView(chosen, gpus, seconds, " ".join(filter(None, doubts)))
 
     def _choose(self, named: Sequence[str], count: int) -> tuple[str, ...]:
+        self.owner.forget_ended()
         now_s = boot_time_s()
         choosable = []
         for device in self._specs:

@@ -54,7 +54,14 @@ class Host:
         self.catalogue = Catalogue(store, keeper, launcher, self.transfers)
         self.supply = Supply(self.catalogue, keeper, self.transfers, lenders)
         self.leases = Leases(
-            store, self.supply, keeper, self.spares, config.paths, here, devices=self.devices
+            store,
+            self.supply,
+            keeper,
+            self.spares,
+            config.paths,
+            here,
+            devices=self.devices,
+            grace_s=config.grace_s,
         )
         self.lending = Lending(config.name, self.catalogue, keeper, forwards=forwards)
         self.images = ImageSocket(config.paths.image_socket, self.catalogue, keeper)

@@ -60,6 +60,7 @@ class Leases:
     Args:
         here: what the borrower of a lease that this node uses itself is called; empty outside a site.
         devices: gives leases their devices; without it they have none.
+        grace_s: what a lease gets that no gateway ordered, between notice and end.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Leases:
         paths: Paths,
         here: str = "",
         devices: LeaseDevices | None = None,
+        grace_s: float = GRACE_S,
     ) -> None:
         self._store = store
         self._supply = supply
@@ -78,6 +80,7 @@ class Leases:
         self._paths = paths
         self._here = here
         self._devices = devices
+        self._grace_s = grace_s
         self._writing: set[asyncio.Task[None]] = set()
         self._open: dict[str, OpenLease] = {}
         self._ending: dict[str, OpenLease] = {}
@@ -243,7 +246,7 @@ class Leases:
         self, lease_id: str, ref: ModelRef, found: Found, emit: Emit, order: Order | None = None
     ) -> GrantedView:
         self._refuse_more(lease_id)
-        wanted, grace_s = (order.devices, order.grace_s) if order is not None else ((), GRACE_S)
+        wanted, grace_s = (order.devices, order.grace_s) if order is not None else ((), self._grace_s)
         gpus = self._devices.place(lease_id, wanted, grace_s) if self._devices is not None else ""
         key = secrets.token_urlsafe(32)
         borrower = "" if order is None or order.borrower == self._here else order.borrower

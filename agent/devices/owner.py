@@ -227,6 +227,12 @@ class Owner:
             self._watchers.discard(changed)
         return self._clock() - begun_s
 
+    def forget_ended(self) -> None:
+        """End the claims of commands that have ended."""
+        for claim, (pid, started) in list(self._holders.items()):
+            if started_ticks(pid) != started:
+                self._give_back(claim)
+
     def _give_back(self, claim: str) -> None:
         self._holders.pop(claim, None)
         for device, held in self._held.items():
@@ -257,9 +263,7 @@ class Owner:
     def _beat(self) -> None:
         if self.guests is not None:
             self.guests.expire()
-        for claim, (pid, started) in list(self._holders.items()):
-            if started_ticks(pid) != started:
-                self._give_back(claim)
+        self.forget_ended()
         self._begin("look", self._look)
         if "look" in self._tasks and self._clock() - self._looking_since_s > LOOK_S:
             _log.warning("a look at this node's devices hangs; the last one counts")

@@ -45,6 +45,7 @@ async def main() -> None:
     parser.add_argument("--spares", type=int, default=1)
     parser.add_argument("--peer", action="append", default=[])
     parser.add_argument("--devices", type=int, default=0)
+    parser.add_argument("--grace", type=float, default=1.0)
     parser.add_argument("--quiet", type=float, default=0.5)
     options = parser.parse_args()
     log_to()
@@ -59,6 +60,7 @@ async def main() -> None:
             lease_ttl_s=600.0,
             mdns=(),
             devices=options.devices,
+            grace_s=options.grace,
             quiet_s=options.quiet,
         ),
         start_cache=lambda: CacheClient.start(cache),
