@@ -13,6 +13,8 @@ NAMES = (
     "agent_idle",
     "identity_check",
     "join",
+    "ledger_sync",
+    "ledger_verify",
     "decision",
     "relay",
     "gpu_staging",
