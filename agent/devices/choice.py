@@ -57,7 +57,7 @@ def choose(devices: Sequence[Choosable], named: Sequence[str], count: int) -> tu
         found = victims_for(_candidates(left), count=count - len(taken))
         assert found is not None, "every device that is left can be had"
         taken += sorted(found.freed)[: count - len(taken)]
-    return tuple(taken)
+    return tuple(one for one in known if one in taken)
 
 
 def _candidates(devices: Sequence[Choosable]) -> list[Candidate]:

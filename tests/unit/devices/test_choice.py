@@ -26,8 +26,8 @@ def test_free_devices_go_first_then_the_youngest_guests() -> None:
     """Nobody is ended while something is free."""
     devices = [device("a", {"l1": 900.0}), device("b", {"l2": 10.0}), device("c"), device("d", free=True)]
     assert choose(devices, [], 1) == ("d",)
-    assert choose(devices, [], 2) == ("d", "c")
-    assert choose(devices, [], 3) == ("d", "c", "b")
+    assert choose(devices, [], 2) == ("c", "d")
+    assert choose(devices, [], 3) == ("b", "c", "d")
 
 
 def test_a_lease_on_several_devices_is_lost_once() -> None:
