@@ -234,7 +234,7 @@ def show(*, registry: str, root_pin: str, as_json: bool) -> None:
     from agent.cli.consortium_text import list_members, registry_document
     from agent.cli.output import data_json
 
-    membership = read_registry(registry, root_pin, now_s=time.time())
+    membership = read_registry([registry], root_pin, now_s=time.time())
     if as_json:
         data_json(registry_document(membership))
     else:

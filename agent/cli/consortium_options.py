@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +38,13 @@ def writing() -> Iterator[None]:
         ) from error
 
 
-def read_registry(registry: str, root_pin: str, *, now_s: float) -> Membership:
+def read_registry(sources: Sequence[str], root_pin: str, *, now_s: float) -> Membership:
     """Return what a registry says, verified down to the pin, as a site reads it for the first time.
+
+    Args:
+        sources: folders and addresses, in the order in which they are asked.
+        root_pin: in hex.
+        now_s: Unix time.
 
     Raises:
         FederationInputError: the place or the pin is none.
@@ -53,6 +58,6 @@ def read_registry(registry: str, root_pin: str, *, now_s: float) -> Membership:
 
     with tempfile.TemporaryDirectory() as folder:
         client = RegistryClient(
-            Path(folder), root_pin=parse_pin(root_pin), sources=[registry], marks=MemoryMarks()
+            Path(folder), root_pin=parse_pin(root_pin), sources=sources, marks=MemoryMarks()
         )
         return client.refresh(now_s=now_s)

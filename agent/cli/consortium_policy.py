@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.consortium_options import FILE, keys_option, read_registry, registry_option, writing
-from agent.cli.options import json_option
+from agent.cli.options import Paths, json_option, paths_options
 
 if TYPE_CHECKING:
     from federation.registry.policies import PolicyDraft
@@ -60,7 +60,7 @@ def show_policy(*, registry: str, root_pin: str, version: int | None, as_json: b
     from agent.errors import RequestError
 
     now_s = time.time()
-    membership = read_registry(registry, root_pin, now_s=now_s)
+    membership = read_registry([registry], root_pin, now_s=now_s)
     if version is not None:
         found = [one for one in membership.policies if one.version == version]
         if not found:
@@ -145,6 +145,49 @@ def set_auditors(*, registry: Path, keys: Path, named: tuple[tuple[str, Path], .
         published = target.set_auditors(auditors, load_keys(keys), now_s=time.time())
     say_changed("", published=published, registry=registry, as_json=as_json)
     talk(f"auditors: {', '.join(one.name for one in auditors) or 'none'}")
+
+
+@policy.command("opt-out", short_help="Lend nothing under a version that is to come.")
+@click.argument("version", type=click.IntRange(min=1))
+@click.option("--undo", is_flag=True, help="Lend under it after all; at any time.")
+@json_option
+@paths_options
+def opt_out(*, version: int, undo: bool, as_json: bool, paths: Paths) -> None:
+    """Have this site lend nothing while VERSION of the policy is in force; at its gateway.
+
+    It can be said until the version comes into force. The running agent takes it over within seconds.
+    """
+    from agent.cli.output import data, data_json, talk
+    from agent.cli.schema import SCHEMA
+    from agent.errors import NotGatewayError
+    from agent.site.home import SiteHome
+    from agent.site.opting_out import read_opted_out, write_opted_out
+    from agent.site.policy_in_force import known_versions, read_versions
+    from federation.errors import FederationInputError
+
+    config = SiteHome(paths.site_dir).load()
+    if config.role != "gateway" or not config.registry_sources:
+        raise NotGatewayError("only the gateway of a site in a consortium lends under a policy.")
+    opted_out = read_opted_out(paths.state_dir)
+    if undo:
+        opted_out -= {version}
+    else:
+        now_s = time.time()
+        membership = read_registry(config.registry_sources, config.registry_pin, now_s=now_s)
+        versions = read_versions(membership.policies, membership.consortium, {})
+        known = known_versions(versions.values(), opted_out)
+        if version not in known.versions:
+            raise FederationInputError(
+                f"the registry has no version {version} of the policy that can be read here.",
+                fix="see the versions with: pyrdma-agent consortium policy show",
+            )
+        opted_out = known.opt_out(version, int(now_s)).opted_out
+    write_opted_out(paths.state_dir, opted_out)
+    if as_json:
+        data_json({"schema": SCHEMA, "site": config.site, "opted_out": sorted(opted_out)})
+    else:
+        data(str(version))
+    talk(f"{config.site} lends {'as before' if undo else 'nothing'} while version {version} is in force.")
 
 
 def _draft(file: Path) -> PolicyDraft:

@@ -10,7 +10,6 @@ loop. A clock behind the registry's last signature is not believed.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -20,27 +19,23 @@ from typing import Final
 
 from agent.errors import StateError
 from agent.limits import POLICY_LOOK_S
+from agent.site.opting_out import read_opted_out
 from agent.site.policy_in_force import (
     InForce,
     OverlayFile,
     Version,
     in_force,
-    known_versions,
     read_overlay_file,
     read_versions,
 )
-from federation.errors import FederationInputError
 from federation.limits import MAX_POLICY_BYTES
 from federation.policy.policy import Policy
-from federation.registry.documents import parse_object
 from federation.registry.files import read_file, write_file
 from federation.registry.membership import Membership
 
 _log = logging.getLogger(__name__)
 OVERLAY_FILE: Final = "policy-overlay.yaml"
 _KEPT_FILE: Final = "policy-overlay.last-good.yaml"
-_OPTED_OUT_FILE: Final = "policy-opted-out.json"
-_MAX_OPTED_OUT_BYTES: Final = 16 << 10
 
 
 class PolicyWatch:
@@ -129,34 +124,6 @@ class PolicyWatch:
         self._now = now
         self._changed(now)
 
-    async def opt_out(self, version: int) -> None:
-        """Say that this site will lend nothing under a version that is to come.
-
-        Raises:
-            PolicyFileError: it is not known, or counts already.
-            StateError: it cannot be noted.
-        """
-        known = known_versions(self._versions.values(), self._opted_out)
-        await self._note(known.opt_out(version, int(self._time())).opted_out)
-
-    async def opt_in(self, version: int) -> None:
-        """Take that back, at any time.
-
-        Raises:
-            StateError: it cannot be noted.
-        """
-        await self._note(self._opted_out - {version})
-
-    async def _note(self, opted_out: frozenset[int]) -> None:
-        data = json.dumps({"schema": 1, "opted_out": sorted(opted_out)}).encode()
-        try:
-            await asyncio.to_thread(write_file, self._folder / _OPTED_OUT_FILE, data, mode=0o600)
-        except OSError as error:
-            raise StateError(
-                f"the choice cannot be noted: {error.strerror or error}.", fix="free space on its disk"
-            ) from error
-        await self.look()
-
     def _listed_faults(self) -> list[str]:
         known = self._membership.faults if self._membership is not None else {}
         return [fault for name, fault in sorted(known.items()) if name.startswith("policy/")]
@@ -177,7 +144,10 @@ class PolicyWatch:
             self._overlay = OverlayFile(b"", before.overlay, fault, lost=before.overlay is None)
         if self._overlay != before and not self._overlay.fault:
             self._keep(self._overlay.data)
-        self._opted_out = self._read_opted_out()
+        try:
+            self._opted_out = read_opted_out(self._folder)
+        except StateError as error:
+            _log.error("the policy: %s", error.message)  # what was opted out of before stays so
 
     def _remember(self) -> None:
         try:
@@ -196,17 +166,6 @@ class PolicyWatch:
                 path.unlink(missing_ok=True)
         except OSError as error:
             _log.error("the overlay in force cannot be kept beside its file: %s", error)
-
-    def _read_opted_out(self) -> frozenset[int]:
-        try:
-            data = read_file(self._folder / _OPTED_OUT_FILE, max_bytes=_MAX_OPTED_OUT_BYTES)
-            fields = parse_object(data, max_bytes=_MAX_OPTED_OUT_BYTES, what="what the site opted out of")
-            return frozenset(one for one in fields["opted_out"] if type(one) is int)
-        except FileNotFoundError:
-            return frozenset()
-        except (OSError, FederationInputError, KeyError, TypeError) as error:
-            _log.error("what the site opted out of cannot be read: %s", error)
-            return self._opted_out
 
     def _file(self, name: str) -> bytes | None:
         try:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from agent.cli.main import main
+from agent.site.opting_out import read_opted_out
 from federation.identity.authority import SiteAuthority
 from federation.identity.keys import key_from_pem
 from federation.registry.documents import GatewayAddress, SiteDocument
@@ -391,6 +392,32 @@ def test_auditors_are_named(registry: Registry, tmp_path: Path) -> None:
     assert registry.sign("policy", "auditors", "--auditor", "anna", str(key))[0] == 2
     assert registry.sign("policy", "auditors")[0] == 0
     assert shown_policies(registry)["auditors"] == []
+
+
+def test_a_site_opts_out_of_a_version_to_come(registry: Registry, tmp_path: Path) -> None:
+    """At its gateway, until the version counts; it can be taken back."""
+    assert registry.sign("policy", "publish", str(policy_file(tmp_path, 1)))[0] == 0
+    assert registry.sign("policy", "publish", str(policy_file(tmp_path, 2, days=2)))[0] == 0
+    state = ("--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run"))
+    assert registry.run("policy", "opt-out", "2", *state)[0] != 0
+    assert not main(
+        [
+            *("init", "--site", "uni-a", "--trust-domain", "uni-a.example", "--address", "127.0.0.1:7443"),
+            *("--registry", str(registry.folder), "--root-pin", registry.pin, "--node", "gw"),
+            *("--request", str(tmp_path / "request.json"), *state),
+        ]
+    )
+    code, out, talk = registry.run("policy", "opt-out", "2", *state)
+    assert (code, out) == (0, "2\n")
+    assert "lends nothing while version 2 is in force" in talk
+    assert read_opted_out(tmp_path / "state") == {2}
+    for version, why in (("1", "counts since"), ("7", "no version 7")):
+        code, _, talk = registry.run("policy", "opt-out", version, *state)
+        assert code == 2
+        assert why in talk
+    code, out, _ = registry.run("policy", "opt-out", "2", "--undo", "--json", *state)
+    assert (code, json.loads(out)["opted_out"]) == (0, [])
+    assert read_opted_out(tmp_path / "state") == frozenset()
 
 
 def test_thresholds_of_policies_are_checked(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.site.opting_out import write_opted_out
 from agent.site.policy_in_force import InForce, OverlayFile, in_force, read_overlay_file, read_versions
 from agent.site.policy_watch import OVERLAY_FILE, PolicyWatch
-from federation.errors import PolicyFileError
 from federation.registry.membership import Membership, PolicyText
 
 BEGIN_S = 1_800_000_000
@@ -253,25 +253,27 @@ async def test_a_bad_overlay_keeps_the_one_before_also_after_a_restart(
 
 
 @pytest.mark.asyncio
-async def test_a_site_opts_out_in_time_and_takes_it_back(tmp_path: Path) -> None:
-    """It is remembered over a restart; once a version counts, it is too late to opt out of it."""
+async def test_what_a_site_opted_out_of_is_taken_over_from_its_file(tmp_path: Path) -> None:
+    """Also after a restart; a file that is damaged changes nothing of what was opted out of before."""
     clock = Clock()
     texts = (text(1), text(2, BEGIN_S + DAY_S))
-    async with watching(tmp_path, clock, *texts) as (watch, _):
-        for version in (1, 9):
-            with pytest.raises(PolicyFileError):
-                await watch.opt_out(version)
-        await watch.opt_out(2)
-        assert watch.now.lends
-    clock.now_s += DAY_S
     async with watching(tmp_path, clock, *texts) as (watch, told):
-        assert (number(watch.now), watch.now.lends) == (2, False)
-        assert "opted out of version 2" in watch.now.why_not
-        await watch.opt_in(2)
+        write_opted_out(tmp_path, frozenset({2}))
+        await watch.look()
         assert watch.now.lends
-        with pytest.raises(PolicyFileError):
-            await watch.opt_out(2)
-        assert len(told) == 2
+        clock.now_s += DAY_S
+        await watch.look()
+        assert (number(watch.now), watch.now.lends, len(told)) == (2, False, 2)
+        assert "opted out of version 2" in watch.now.why_not
+        (tmp_path / "policy-opted-out.json").write_text("{")
+        await watch.look()
+        assert not watch.now.lends
+        write_opted_out(tmp_path, frozenset({2}))
+    async with watching(tmp_path, clock, *texts) as (watch, _):
+        assert not watch.now.lends
+        write_opted_out(tmp_path, frozenset())
+        await watch.look()
+        assert watch.now.lends
 
 
 @pytest.mark.asyncio
