@@ -14,6 +14,7 @@ from typing import Final
 from federation.errors import FederationInputError
 from federation.fairshare.accounts import ancestors, check_account, institution
 from federation.fairshare.decay import EPOCH_S
+from federation.identity.names import check_label
 from federation.limits import MAX_ACCOUNTS
 from federation.policy.form import AccountForm, DenyForm, MatchForm, ModelMatchForm, ModelsForm, PolicyForm
 from federation.policy.permit import BUILT_IN_RULES
@@ -316,15 +317,17 @@ def _flatten(
         here: Path = (*place, name)
         path = name if name.startswith("/") and not above else f"{above}/{name}"
         try:
+            if above:
+                check_label(name, "account")
             check_account(path)
         except FederationInputError:
             folded = name.lower().replace("_", "-").replace(" ", "-")
-            deep = path.count("/") > 3
+            deep = "/" not in name and path.count("/") > 3
             message = f"{path} is below a project" if deep else f"{name!r} is no name of an account"
             expected = (
                 "three levels: institution, group, project" if deep else "lower-case letters, digits, '-'"
             )
-            findings.key(here, message, expected, "" if deep or folded == name else folded)
+            findings.key(here, message, expected, "" if deep or folded == name or "/" in name else folded)
             continue
         if path in found:
             first = findings.tree.key(found[path][1]).where

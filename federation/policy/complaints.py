@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 from federation.policy.problems import Problem, closest
 from federation.policy.tree import Path, Tree
 
+_DIGITS: Final = re.compile(r"[0-9]{1,15}")
 _NOT_A: Final = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -24,7 +26,17 @@ _NOT_A: Final = {
 
 def complaints(error: ValidationError, form: type[BaseModel], tree: Tree) -> list[Problem]:
     """Return a problem for each thing that pydantic found."""
-    return [_problem(detail, form, tree) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    misspelt = {
+        (*detail["loc"][:-1], closest(str(detail["loc"][-1]), fields_at(form, detail["loc"][:-1])))
+        for detail in details
+        if detail["type"] == "extra_forbidden"
+    }
+    return [
+        _problem(detail, form, tree)
+        for detail in details
+        if detail["type"] != "missing" or detail["loc"] not in misspelt
+    ]
 
 
 def _problem(detail: ErrorDetails, form: type[BaseModel], tree: Tree) -> Problem:
@@ -36,8 +48,10 @@ def _problem(detail: ErrorDetails, form: type[BaseModel], tree: Tree) -> Problem
         meant = closest(name, known)
         return _at_key(tree, path, f"unknown key {name!r}", f"one of {', '.join(known)}", meant)
     if kind == "missing":
-        span = tree.key_above(path[:-1])
-        message = f"{path[-1]!r} is missing" + (f" in {path[-2]!r}" if len(path) > 1 else "")
+        in_list = len(path) > 1 and isinstance(path[-2], int)
+        span = tree.value(path[:-1]) if in_list else tree.key_above(path[:-1])
+        inside = "" if len(path) == 1 else " in this item" if in_list else f" in {path[-2]!r}"
+        message = f"{path[-1]!r} is missing{inside}"
         return Problem(span.where, message, f"a line {path[-1]}: ...", end_column=span.end_column)
     if path and path[-1] == "[key]":
         message = str(context.get("message", f"this name is not allowed: {detail['msg']}"))
@@ -59,7 +73,7 @@ def _said(detail: ErrorDetails) -> tuple[str, str, str]:
         meant = {"yes": "true", "no": "false"}.get(str(given), "") if kind == "bool_type" else ""
         if kind == "list_type" and isinstance(given, str):
             meant = f"[{given}]"
-        if kind == "int_type" and isinstance(given, str) and given.isdigit():
+        if kind == "int_type" and isinstance(given, str) and _DIGITS.fullmatch(given):
             meant = str(int(given))
         return f"here is {what}", _NOT_A[kind], meant
     if kind == "greater_than_equal":
@@ -82,6 +96,8 @@ def _shape_of(given: object) -> str:
     """Return what a value is, in a few words."""
     if given is None:
         return "nothing"
+    if isinstance(given, bool):
+        return str(given).lower()
     if isinstance(given, dict):
         return "a mapping"
     return "a list" if isinstance(given, list) else repr(given)

@@ -18,6 +18,7 @@ from federation.identity.names import check_label
 from federation.limits import MAX_POLICY_NAMES
 from federation.policy import units
 from federation.policy.hours import EXPECTED, parse_span
+from federation.policy.policy import PER_MILLE
 
 ANY_WORD: Final = "any"
 """What files write for everybody; the values say ``*``."""
@@ -41,7 +42,9 @@ def _unit(
         if not low <= number <= high:
             side = "less than" if number < low else "more than"
             bound = write(low if number < low else high)
-            raise _problem(f"{value} is {side} {bound}", f"{write(low)} to {write(high)}")
+            percent = write is units.write_ratio and high < number <= 100 * PER_MILLE and high <= 1000
+            hint = f"{value}%" if percent and isinstance(value, int) else ""
+            raise _problem(f"{value} is {side} {bound}", f"{write(low)} to {write(high)}", hint)
         return number
 
     return BeforeValidator(read)
@@ -155,7 +158,7 @@ Hours = Annotated[list[Annotated[str, AfterValidator(_hours)]], Field(max_length
 ModelNames = Annotated[list[Annotated[str, AfterValidator(_model)]], Field(max_length=MAX_POLICY_NAMES)]
 Size = Annotated[
     int,
-    _unit(units.size_bytes, 1, 1 << 60, units.write_size),
+    _unit(units.size_bytes, 1, 10**18, units.write_size),
     _texts(units.SIZE_PATTERN, "200GB"),
 ]
 Time = Annotated[

@@ -64,7 +64,8 @@ def _goes_round(policy: Policy, findings: Findings) -> None:
     path = ("caps", "reserve_from") if ("caps", "reserve_from") in findings.tree.keys else ("classes",)
     findings.key(
         path,
-        f"at a donor of {fewest - 1} devices the reserves, rounded up, and the headroom are more than it has",
+        f"at a donor of {fewest - 1} device{'s' if fewest > 2 else ''} the reserves, rounded up, and the "
+        "headroom are more than it has",
         f"caps.reserve_from: {fewest} or more: smaller donors then reserve nothing",
     )
 

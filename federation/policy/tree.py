@@ -104,7 +104,7 @@ def read_tree(data: bytes, file: str) -> Tree:
             reading.take(event)
     except MarkedYAMLError as error:
         raise PolicyProblemsError([*reading.problems, _syntax(error, file)]) from error
-    except (YAMLError, ValueError) as error:  # ValueError: an escape such as \\UFFFFFFFF
+    except (YAMLError, ValueError, OverflowError) as error:  # an escape such as \UFFFFFFFF
         raise _failed(file, reading.line, 1, f"this is no YAML: {error}", "plain YAML 1.2") from error
     if not reading.started:
         raise _failed(file, 1, 1, "the file is empty", "a policy: version, name, accounts, ...")
@@ -185,6 +185,9 @@ class _Reading:
         above.key = key
 
     def _put(self, above: _Open | None, value: Value, span: Span) -> Path:
+        if value is None and above is not None and above.key is not None:
+            # Nothing stands here: its mark is wherever the next thing is.
+            span = self.tree.keys.get((*above.path, above.key), span)
         if above is None:
             self.tree.root = value
             path: Path = ()

@@ -32,6 +32,7 @@ _BYTES: Final = {
     **{f"{letter}B": 1000**power for power, letter in enumerate("kMGT", 1)},
     **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
 }
+_LIKELY_BYTES: Final = 10**6
 _FIGURE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([A-Za-z%-]*)")
 
 
@@ -79,7 +80,9 @@ def size_bytes(value: object) -> int:
     expected = "a number and kB, MB, GB, TB, KiB, MiB, GiB or TiB, such as 20GB"
     number, unit = _figure(value, "a size", expected, "GB")
     if unit not in _BYTES:
-        folded = {each.lower(): each for each in _BYTES} | {each[0].lower(): each for each in _BYTES}
+        folded = {each.lower(): each for each in _BYTES} | {
+            each[0].lower(): each for each in ("kB", "MB", "GB", "TB")
+        }
         meant = folded.get(unit.lower().removesuffix("ytes").removesuffix("yte"), "")
         raise UnitError(f"{unit!r} is no unit of size", expected, f"{number}{meant}" if meant else "")
     if " " in str(value):
@@ -184,10 +187,13 @@ def _figure(value: object, what: str, expected: str, unit: str) -> tuple[Decimal
     """Return a number and its unit."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         hint = f"{value}{unit}" if isinstance(value, int) and value >= 0 else ""
+        if unit == "GB" and hint and value >= _LIKELY_BYTES:
+            hint = write_size(int(value))
         raise UnitError(f"{value} has no unit", expected, hint)
     found = _FIGURE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise UnitError(f"this is no {what.split(' ', 1)[1]}", expected)
+        given = repr(value) if isinstance(value, str) else "this"
+        raise UnitError(f"{given} is no {what.split(' ', 1)[1]}", expected)
     if not found[2]:
         raise UnitError(f"{value} has no unit", expected, f"{found[1]}{unit}")
     return Decimal(found[1]), found[2]
