@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.limits import NODE_SILENCE_S
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class DeviceRef:
-    """One device of the site; ``node/device`` for people."""
+class DeviceRef(NamedTuple):
+    """One device of the site; ``node/device`` for people. A tuple, since each decision looks many up."""
 
     node: str
     device: str
@@ -85,11 +84,29 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A device that a request may have, and its node's report; ``ref``: its name."""
+
+    report: NodeReport
+    device: Device
+    ref: DeviceRef = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ref", DeviceRef(self.report.node, self.device.id))
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
-    """A node's last report and when it came."""
+    """A node's last report and when it came; ``lent``: the devices that it lends to anybody now."""
 
     report: NodeReport
     heard_at_s: float
+    lent: tuple[Candidate, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        devices = self.report.devices if self.report.donating else ()
+        lent = tuple(Candidate(self.report, one) for one in devices if one.state == "lent")
+        object.__setattr__(self, "lent", lent)
 
     def silent(self, now_s: float) -> bool:
         """Whether the node is lost."""

@@ -10,21 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.gateway.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.fleet import Candidate
 from agent.gateway.request import LeaseRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A free device that the request may have, and its node's report."""
-
-    report: NodeReport
-    device: Device
-
-    @property
-    def ref(self) -> DeviceRef:
-        """The device by name."""
-        return DeviceRef(self.report.node, self.device.id)
 
 
 def choose(request: LeaseRequest, free: Sequence[Candidate]) -> Candidate | None:

@@ -88,10 +88,9 @@ def _compete(supply: Supply, one: Waiting[Wish], other: Waiting[Wish]) -> bool:
     if None not in (first.node, second.node) and first.node != second.node:
         return False
     return any(
-        fits(first, spot.candidate.device)
-        for _, spots in supply.matching(second)
-        for spot in spots
-        if first.node in (None, spot.candidate.report.node)
+        fits(first, candidate.device) and fits(second, candidate.device)
+        for shelf in supply.shelves_for(first if first.node is not None else second)
+        for candidate in shelf.lent
     )
 
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.gateway.admission import denied
+from agent.gateway.admission import denied, fits
 from agent.gateway.book import Cause, Lease
 from agent.gateway.change import Change, expected_of
-from agent.gateway.placement import Candidate
+from agent.gateway.fleet import Candidate
 from agent.gateway.queue import Wish
 from agent.gateway.request import RequestKey, account_of
-from agent.gateway.supply import Spot, Supply, lets_go
+from agent.gateway.supply import Shelf, Supply, lets_go
 from agent.limits import COMPARE_GUESTS_S
 from federation.fairshare.line import Waiting
 from federation.fairshare.preemption import Running, may_preempt
@@ -57,26 +57,25 @@ def room_for(change: Change, supply: Supply, waiting: Waiting[Wish]) -> Room | N
     if not may_go:
         return None
     rooms = []
-    for report, spots in supply.matching(request):
-        room = _room_of(change, waiting, spots, may_go)
+    for shelf in supply.shelves_for(request):
+        room = _room_of(change, waiting, shelf, may_go)
         if room is not None:
             lost = sum(_lost(change, change.leases[one]) for one in room.victims)
-            rooms.append((lost, len(room.victims), report.node, room))
+            rooms.append((lost, len(room.victims), shelf.node, room))
     return min(rooms, key=lambda one: one[:3])[3] if rooms else None
 
 
-def _room_of(
-    change: Change, waiting: Waiting[Wish], spots: list[Spot], may_go: dict[str, Lease]
-) -> Room | None:
+def _room_of(change: Change, waiting: Waiting[Wish], shelf: Shelf, may_go: dict[str, Lease]) -> Room | None:
     request = waiting.wish.request
-    by_class: dict[str, list[Spot]] = {}
-    for one in spots:
-        by_class.setdefault(one.candidate.device.device_class, []).append(one)
+    by_class: dict[str, list[Candidate]] = {}
+    for one in shelf.lent:
+        if fits(request, one.device):
+            by_class.setdefault(one.device.device_class, []).append(one)
     for device_class, of in sorted(by_class.items()):
         if denied(request, change.law, change.now_s, device_class) is not None:
             continue
-        free = [one.candidate for one in of if one.free][: request.devices]
-        useful = {str(one.candidate.ref): one.candidate for one in of if not one.free}
+        free = [one for one in of if one in shelf.free][: request.devices]
+        useful = {str(one.ref): one for one in of if one not in free}
         victims = victims_for(
             _victims(change, may_go.values(), frozenset(useful)), count=request.devices - len(free)
         )

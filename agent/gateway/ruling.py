@@ -27,14 +27,12 @@ def rule_by(change: Change, event: PolicyChanged) -> None:
 
 
 def stand(change: Change, event: StandingChanged) -> None:
-    """Rank by another standing. One made under another policy than the one in force counts under this one."""
-    policy = change.law.policy
-    standing = event.standing
-    if policy is None:
-        return
-    if standing.policy is not policy:
-        standing = replace(standing, policy=policy, policy_digest=policy.digest)
-    _stand(change, replace(change.law, standing=standing))
+    """Rank by another standing; without a policy nobody is ranked.
+
+    Its policy is the consortium's, as all have it; the one in force may be a donor's own restriction of it.
+    """
+    if change.law.policy is not None:
+        _stand(change, replace(change.law, standing=event.standing))
 
 
 def read_clock(change: Change, event: ClockRead) -> None:

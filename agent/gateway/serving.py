@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from itertools import islice
 
-from agent.gateway.admission import denied, paused
+from agent.gateway.admission import denied, fits, paused
 from agent.gateway.book import Offer
 from agent.gateway.change import Change
-from agent.gateway.placement import Candidate
+from agent.gateway.fleet import Candidate
 from agent.gateway.preempting import Room, compared, may_preempt_now, room_for
 from agent.gateway.queue import Wish
 from agent.gateway.request import RequestKey
@@ -48,6 +48,8 @@ def serve(change: Change) -> None:
     if _closed(change):
         return
     supply = Supply(change)
+    if supply.free <= 0 and not may_preempt_now(change, supply):
+        return
     tried: set[RequestKey] = set()
     while (chosen := _next(change, supply, tried)) is not None:
         _offer(change, supply, *chosen)
@@ -90,9 +92,8 @@ def _next(
     over: list[Waiting[Wish]] = []
     head: Waiting[Wish] | None = None
     rooms = MAX_VICTIM_LOOKS if may_preempt_now(change, supply) else 0
-    for waiting in islice(change.queue.walk(supply.deficits), MAX_LINE_LOOKS):
-        if supply.free <= 0 and rooms <= 0:
-            break
+    looks = MAX_LINE_LOOKS if supply.free > 0 else rooms
+    for waiting in islice(change.queue.walk(supply.deficits), looks):
         if cap_of_request(change, waiting) is not None:
             over.append(waiting)
             continue
@@ -143,8 +144,11 @@ def _keep(change: Change, supply: Supply, head: Waiting[Wish]) -> None:
     assert hold is not None
     if before is not None and before.hold is hold:
         return
+    request = head.wish.request
     most_free = [
-        (-sum(one.free for one in spots), report.node) for report, spots in supply.matching(head.wish.request)
+        (-len(shelf.free), shelf.node)
+        for shelf in supply.shelves_for(request)
+        if sum(fits(request, one.device) for one in shelf.lent) >= head.devices
     ]
     if most_free:
         change.hold = supply.kept = NodeHold(hold, min(most_free)[1])

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from agent.gateway.admission import denied, fits
 from agent.gateway.book import Lease, LeaseState, Offer
 from agent.gateway.change import Change
-from agent.gateway.fleet import DeviceRef, NodeReport
-from agent.gateway.placement import Candidate, choose
+from agent.gateway.fleet import Candidate, DeviceRef, Heard
+from agent.gateway.placement import choose
 from agent.gateway.queue import Wish
 from agent.gateway.request import LeaseRequest
 from federation.fairshare.caps import may_backfill
@@ -17,12 +17,13 @@ from federation.fairshare.line import Waiting
 from federation.fairshare.reserve import Reserve, floors_of, reserve_class
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """A lent device of a node that is there, and whether anybody has it or is to have it next."""
+@dataclass(slots=True)
+class Shelf:
+    """The lent devices of a node that is there, and those of them that nobody has or is to have next."""
 
-    candidate: Candidate
-    free: bool
+    node: str
+    lent: tuple[Candidate, ...]
+    free: list[Candidate]
 
 
 class Supply:
@@ -34,43 +35,35 @@ class Supply:
 
     def __init__(self, change: Change) -> None:
         self._change = change
-        self.spots: dict[str, list[Spot]] = {}
+        self.shelves: dict[str, Shelf] = {}
+        taken, awaited, drains = change.taken, change.awaited, change.law.drains
         donated = free = 0
-        for report in change.fleet.present(change.now_s):
-            if not report.donating or change.law.drained(report.node) is not None:
+        for node, heard in change.fleet.nodes.items():
+            if not heard.lent or heard.silent(change.now_s):
                 continue
-            strange = any(one not in change.stopping for one in _strays(change, report))
-            spots = []
-            for device in report.devices:
-                if device.state == "lent":
-                    candidate = Candidate(report, device)
-                    ref = candidate.ref
-                    spot = Spot(
-                        candidate, not strange and ref not in change.taken and ref not in change.awaited
-                    )
-                    spots.append(spot)
-                    free += spot.free
-            donated += len(spots)
-            self.spots[report.node] = spots
+            if drains and change.law.drained(node) is not None:
+                continue
+            found = []
+            if not _strange(change, heard):
+                found = [one for one in heard.lent if one.ref not in taken and one.ref not in awaited]
+            self.shelves[node] = Shelf(node, heard.lent, found)
+            donated += len(heard.lent)
+            free += len(found)
         held_for = change.hold
         self.kept = held_for if held_for is not None and held_for.hold.key in change.queue.line else None
         headroom = change.law.lend.headroom_devices
         self.free = max(0, free - headroom)
         self.reserve = self._reserve(max(0, donated - headroom))
-
-    @property
-    def deficits(self) -> dict[str, int]:
+        self.deficits = self.reserve.deficits
         """Devices that classes lack of their reserves."""
-        return self.reserve.deficits
 
     def give(self, request: LeaseRequest, devices: tuple[DeviceRef, ...]) -> None:
         """Note that free devices were offered."""
         self.free -= len(devices)
         self.reserve = self.reserve.after(self.drawing_on(request), len(devices), instant=request.instant)
-        node = devices[0].node
-        self.spots[node] = [
-            Spot(one.candidate, one.free and one.candidate.ref not in devices) for one in self.spots[node]
-        ]
+        self.deficits = self.reserve.deficits
+        shelf = self.shelves[devices[0].node]
+        shelf.free = [one for one in shelf.free if one.ref not in devices]
 
     def drawing_on(self, request: LeaseRequest) -> str | None:
         """Return the class on whose reserve a request draws."""
@@ -79,20 +72,21 @@ class Supply:
 
     def admits(self, request: LeaseRequest) -> bool:
         """Whether what is reserved for others leaves enough."""
+        if not self.deficits:
+            return request.devices <= self.free
         return self.reserve.admits(self.drawing_on(request), request.devices, instant=request.instant)
 
-    def matching(self, request: LeaseRequest) -> Iterator[tuple[NodeReport, list[Spot]]]:
-        """Yield the nodes that may serve a request, with their devices that would do."""
-        for node, spots in self.spots.items():
-            if request.node in (None, node):
-                found = [one for one in spots if fits(request, one.candidate.device)]
-                if len(found) >= request.devices:
-                    yield found[0].candidate.report, found
+    def shelves_for(self, request: LeaseRequest) -> Iterator[Shelf]:
+        """Yield the nodes that a request may go to."""
+        if request.node is None:
+            yield from self.shelves.values()
+        elif request.node in self.shelves:
+            yield self.shelves[request.node]
 
     def has_free(self, request: LeaseRequest) -> bool:
         """Whether enough devices that would do are free, whoever they are kept for."""
         return request.devices <= self.free and any(
-            sum(one.free for one in spots) >= request.devices for _, spots in self.matching(request)
+            _count(request, shelf.free) >= request.devices for shelf in self.shelves_for(request)
         )
 
     def choose(self, waiting: Waiting[Wish]) -> tuple[Candidate, ...]:
@@ -100,54 +94,50 @@ class Supply:
         request = waiting.wish.request
         if request.devices > self.free:
             return ()
-        usable = []
-        for report, spots in self.matching(request):
-            free = [one.candidate for one in spots if one.free]
-            if len(free) >= request.devices and not self._kept(waiting, report.node):
-                usable += free
+        usable: list[Candidate] = []
+        for shelf in self.shelves_for(request):
+            if len(shelf.free) >= request.devices and not self._is_kept(waiting, shelf.node):
+                found = [one for one in shelf.free if fits(request, one.device)]
+                usable += found if len(found) >= request.devices else ()
         while usable:
             best = choose(request, usable)
             assert best is not None
-            if denied(request, self._change.law, self._change.now_s, best.device.device_class) is not None:
-                usable = [one for one in usable if one.device.device_class != best.device.device_class]
-                continue
-            return self._beside(best, usable, request.devices)
+            group = [one for one in usable if _together(one, best)]
+            if len(group) >= request.devices and self._allowed(request, best):
+                rest = sorted((one for one in group if one is not best), key=lambda one: one.ref)
+                return (best, *rest[: request.devices - 1])
+            usable = [one for one in usable if not _together(one, best)]
         return ()
 
-    def _beside(self, best: Candidate, usable: Iterable[Candidate], count: int) -> tuple[Candidate, ...]:
-        others = [
-            one
-            for one in usable
-            if one.report.node == best.report.node and one.device.device_class == best.device.device_class
-        ]
-        if len(others) < count:
-            return ()
-        rest = sorted((one for one in others if one is not best), key=lambda one: one.ref)
-        return (best, *rest[: count - 1])
+    def _allowed(self, request: LeaseRequest, one: Candidate) -> bool:
+        law = self._change.law
+        if law.policy is None or not law.policy.deny:
+            return True
+        return denied(request, law, self._change.now_s, one.device.device_class) is None
 
-    def _kept(self, waiting: Waiting[Wish], node: str) -> bool:
+    def _is_kept(self, waiting: Waiting[Wish], node: str) -> bool:
         """Whether a node's free devices are kept for somebody else than a request."""
         kept = self.kept
         if kept is None or kept.node != node:
             return False
-        return not may_backfill(kept.hold, waiting.key, waiting.wish.request.duration_s, self._change.now_s)
+        duration_s = waiting.wish.request.duration_s
+        return not may_backfill(kept.hold, waiting.key, duration_s, self._change.now_s)
 
     def _reserve(self, donated: int) -> Reserve:
         change = self._change
         policy = change.law.policy
-        if policy is None:
+        floors = {} if policy is None else floors_of(policy, donated)
+        if not floors:
             return Reserve(free=self.free)
-        floors = floors_of(policy, donated)
         held: dict[str, int] = {}
         instant = 0
-        if floors:
-            everything: tuple[Lease | Offer, ...] = (*change.leases.values(), *change.offers.values())
-            for one in everything:
-                name = self.drawing_on(one.request)
-                if name is not None:
-                    held[name] = held.get(name, 0) + len(one.devices)
-                elif one.terms.instant and lets_go(change, one.id):
-                    instant += len(one.devices)
+        everything: tuple[Lease | Offer, ...] = (*change.leases.values(), *change.offers.values())
+        for one in everything:
+            name = self.drawing_on(one.request)
+            if name is not None:
+                held[name] = held.get(name, 0) + len(one.devices)
+            elif one.terms.instant and lets_go(change, one.id):
+                instant += len(one.devices)
         return Reserve(floors, held, self.free, instant)
 
 
@@ -162,8 +152,20 @@ def lets_go(change: Change, lease_id: str) -> bool:
     )
 
 
-def _strays(change: Change, report: NodeReport) -> Iterator[str]:
-    for one in report.leases:
-        lease = change.leases.get(one)
-        if lease is None or lease.device.node != report.node:
-            yield one
+def _count(request: LeaseRequest, candidates: Iterable[Candidate]) -> int:
+    return sum(fits(request, one.device) for one in candidates)
+
+
+def _together(one: Candidate, other: Candidate) -> bool:
+    """Whether one lease may have both: they are of one node and one class."""
+    return one.report is other.report and one.device.device_class == other.device.device_class
+
+
+def _strange(change: Change, heard: Heard) -> bool:
+    """Whether something runs on a node of which nobody here knows on which device."""
+    return any(one not in change.stopping and not _runs(change, one, heard) for one in heard.report.leases)
+
+
+def _runs(change: Change, lease_id: str, heard: Heard) -> bool:
+    lease = change.leases.get(lease_id)
+    return lease is not None and lease.device.node == heard.report.node

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gateway.fleet import Device, NodeReport, Replica
-from agent.gateway.placement import Candidate, ReceivedOffer, choose, rank_offers
+from agent.gateway.fleet import Candidate, Device, NodeReport, Replica
+from agent.gateway.placement import ReceivedOffer, choose, rank_offers
 from agent.gateway.request import LeaseRequest
 
 IMAGE = "a" * 64
