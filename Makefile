@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRA  ?= cpu
 DEMO_ARGS ?=
-BENCH  ?= loopback resident_map disk_load cli_start agent_idle identity_check join decision
+BENCH  ?= loopback resident_map disk_load cli_start agent_idle identity_check join ledger_verify ledger_sync decision
 
 .PHONY: demo test test-long check bench proto format clean
 

@@ -19,6 +19,8 @@ KEYS = {"schema", "name", "value", "unit", "reference", "reference_name", "ratio
         (("cli_start", "--runs", "1"), ["cli_start"]),
         (("identity_check", "--sites", "3", "--leaves", "5", "--runs", "1"), ["identity_check_us"]),
         (("join", "--runs", "1"), ["join_s"]),
+        (("ledger_sync", "--receipts", "1600"), ["ledger_sync_s"]),
+        (("ledger_verify", "--receipts", "1600", "--runs", "1"), ["ledger_verify_per_s"]),
         (
             ("decision", "--requests", "300", "--accounts", "40", "--runs", "2"),
             ["decision_ms", "decision_event_ms", "order_ms", "order_event_ms"],
