@@ -127,6 +127,12 @@ PAGE_KEPT_S: Final = 5.0
 """A page that was made is shown this long: however many look at it, the queue is counted once."""
 METER_EVERY_S: Final = 10.0
 """Between two looks at what leases use: the idle discount is exact to that much, and late receipts follow."""
+CLOCK_READ_EVERY_S: Final = 60.0
+"""Between two looks at what time it is for people; hours of lending are exact to that much."""
+MAX_LOG_LINES_WAITING: Final = 10_000
+"""Decisions that wait to be written down; a disk that hangs must not fill the memory."""
+MAX_REQUESTS_KNOWN: Final = 20_000
+"""Requests whose signature a donor remembers: all that may wait, and as many that were answered."""
 RANK_EVERY_S: Final = 60.0
 """Between two rankings of accounts when nothing has changed but the age of the books."""
 RANK_SOON_S: Final = 1.0

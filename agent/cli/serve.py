@@ -86,6 +86,12 @@ from agent.limits import (
     metavar="HOST:PORT",
     help="At a gateway: where laptops with a token reach it.  [default: it takes none]",
 )
+@click.option(
+    "--page",
+    default="",
+    metavar="HOST:PORT",
+    help="At a gateway: serve the page of its queue there, for anybody.  [default: there is none]",
+)
 @paths_options
 @click.pass_context
 def serve(
@@ -103,6 +109,7 @@ def serve(
     lease_ttl_s: float,
     mdns: tuple[str, ...],
     visitors: str,
+    page: str,
     paths: Paths,
 ) -> None:
     """Run the agent of this node in the foreground until SIGTERM or Ctrl-C."""
@@ -138,6 +145,7 @@ def serve(
         grace_s=grace_s,
         quiet_s=quiet_s,
         visitors=check_address(visitors) if visitors else "",
+        page=check_address(page) if page else "",
     )
     cache = CacheConfig(memory_bytes=parse_size(memory) if memory else total // 4, interfaces=interfaces)
     log_to(debug=bool(context.obj))

@@ -22,6 +22,7 @@ class ServeConfig:
         quiet_s: how long a device must have been idle before it is lent, where it is lent only then.
         lease_ttl_s: at a gateway, how long a lease lives without a renewal.
         visitors: at a gateway, ``HOST:PORT`` that laptops with a token dial; empty: it takes none.
+        page: at a gateway, ``HOST:PORT`` at which the page of its queue is served; empty: there is none.
         mdns: interfaces on which the node announces itself and looks for its gateway; none: it does neither.
     """
 
@@ -35,3 +36,4 @@ class ServeConfig:
     grace_s: float = GRACE_S
     quiet_s: float = QUIET_S
     visitors: str = ""
+    page: str = ""

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from agent.daemon.pipes import Pipe
 from agent.limits import GRACE_S
 from agent.local.people_views import UsageView
+from agent.local.queue_views import QueueView
 from agent.local.views import FederationView, GrantedView, PlaceView, RunEvent
 from federation.identity.names import NodeIdentity
 from pyrdma.image.manifest import ImageId
@@ -76,6 +77,7 @@ class OfferRequest:
     publisher: str = ""
     licence: str = ""
     asked_at_s: int = 0
+    nonce: str = ""
     signature: bytes = b""
 
 
@@ -319,6 +321,9 @@ class MemberFace(LeaseCallsFace, Protocol):
     async def federation(self) -> FederationView:
         """Return the site's view of itself and the consortium."""
 
+    async def queue(self) -> QueueView:
+        """Return what waits at the site, and what it publishes."""
+
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Return what accounts of the site have used."""
 
@@ -356,6 +361,9 @@ class Gateway(Broker, Protocol):
 
     async def federation(self) -> FederationView:
         """Return the site's view."""
+
+    async def queue(self) -> QueueView:
+        """Return what waits at the site."""
 
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Return what accounts of the site have used."""

@@ -16,6 +16,7 @@ from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
 from agent.errors import NotGatewayError, RequestError
 from agent.local.people_views import UsageView
+from agent.local.queue_views import QueueView
 from agent.local.views import FederationView, GrantedView
 from federation.identity.names import NodeIdentity
 
@@ -72,6 +73,10 @@ class Member:
         """Return what the gateway says that accounts have used."""
         return await self._gateway.usage(accounts)
 
+    async def ask_queue(self) -> QueueView:
+        """Return what the gateway says that waits at this site."""
+        return await self._gateway.queue()
+
     # --- what the gateway orders --------------------------------------------------------------------------
 
     async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
@@ -97,6 +102,10 @@ class Member:
         return await self._running.connect(lease_id)
 
     # --- what only a gateway can do -----------------------------------------------------------------------
+
+    async def queue(self) -> QueueView:
+        """Refuse: nodes ask the gateway."""
+        self._refuse()
 
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Refuse: nodes ask the gateway."""

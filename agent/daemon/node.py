@@ -23,6 +23,7 @@ from agent.daemon.host import Host
 from agent.daemon.leases import view_of
 from agent.daemon.parts import Peer
 from agent.errors import NotGatewayError, PeerNodeError, RequestError, UnknownLeaseError
+from agent.local.queue_views import QueueView
 from agent.local.views import (
     CacheView,
     FederationView,
@@ -55,6 +56,9 @@ class Place(AccountPlace, Protocol):
 
     async def refresh(self) -> FederationView:
         """Read the registry now; return what is known then."""
+
+    async def queue(self) -> QueueView:
+        """Return what waits at the site, and what it publishes."""
 
     async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
         """Make an invite; the gateway alone can."""
@@ -120,6 +124,10 @@ class Node:
         if self.place is None:
             return FederationView("", "", self._config.name, "", "", None, _NO_REGISTRY, (), ())
         return await self.place.federation()
+
+    async def queue(self) -> QueueView:
+        """Return what waits at this node's site, and what the site publishes."""
+        return await self._in_site().queue()
 
     async def refresh(self) -> FederationView:
         """Read the registry now."""

@@ -10,6 +10,7 @@ from agent.errors import NotGatewayError, RequestError
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.local.people_views import NewTokenView, TokenView, UsageView
+from agent.local.queue_views import QueueView
 from agent.local.views import FederationView, InviteView
 from agent.people.tokens import Tokens
 from agent.site.enrolment import Enrolment
@@ -64,6 +65,10 @@ class GatewayPlace:
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Return what accounts of the site have used."""
         return await self._gateway.usage(accounts)
+
+    async def queue(self) -> QueueView:
+        """Return what waits at this site."""
+        return await self._gateway.queue()
 
     async def create_token(self, name: str, account: str, lifetime_s: float) -> NewTokenView:
         """Make a token for a laptop."""
@@ -123,6 +128,10 @@ class NodePlace:
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Return what the gateway says that accounts have used."""
         return await self._member.ask_usage(accounts)
+
+    async def queue(self) -> QueueView:
+        """Return what the gateway says that waits."""
+        return await self._member.ask_queue()
 
     async def create_token(self, name: str, account: str, lifetime_s: float) -> NewTokenView:
         """Refuse: laptops come to the gateway."""

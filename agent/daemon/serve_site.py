@@ -25,15 +25,19 @@ from agent.daemon.node import Node
 from agent.daemon.parts import Lender, NodeFace
 from agent.daemon.places import GatewayPlace, NodePlace
 from agent.daemon.visits import Visits
+from agent.gateway.fairness import Fairness, Parts
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
 from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
+from agent.openness.history import History
+from agent.openness.server import Page, PageServer
 from agent.people.sessions import Sessions
 from agent.people.tokens import Tokens
 from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server
 from agent.rpc.identity import IdentityInterceptor
 from agent.rpc.leasing import GatewayClient, HostClient, SiteClient
+from agent.rpc.ledger import LedgerClient, LedgerDesk
 from agent.rpc.network import Channels, bind_network, network_server
 from agent.rpc.node import NodeService
 from agent.rpc.peer import LenderClient
@@ -61,6 +65,7 @@ from federation.errors import FederationError
 from federation.identity.authority import make_csr
 from federation.identity.keys import key_from_pem
 from federation.identity.names import NodeIdentity
+from federation.ledger.exchange import LedgerPeer
 from federation.registry.client import RegistryClient
 from pyrdma.errors import Error
 
@@ -155,6 +160,19 @@ class SitePart:
             now_s = time.time()
             return await renew(csr, who, config=site, store=books, authority=authority, now_s=now_s)
 
+        fairness = await Fairness.of(
+            Parts(
+                site=site.site,
+                folder=self._config.paths.state_dir,
+                file=self._file,
+                store=books,
+                key=home.receipts_key(),
+                trust=trust,
+                neighbours=neighbours,
+                peer=lambda name: self._ledger_peer(trust, name),
+                clock=boot_time_s,
+            )
+        )
         gateway = Gateway(
             site,
             host,
@@ -167,6 +185,8 @@ class SitePart:
             clock=boot_time_s,
             lease_ttl_s=self._config.lease_ttl_s,
             registry=lambda: watch.view(),
+            history=History(self._file),
+            fairness=fairness,
         )
         self._gateway, self._neighbours, self._trust = gateway, neighbours, trust
         client = self._registry_client()
@@ -182,7 +202,9 @@ class SitePart:
         )
         ending.push_async_callback(enrolling.stop, SERVER_GRACE_S)
         await self._take_visitors(node, tokens, enrolment_credentials(authority), ending)
-        add_SiteServicer_to_server(SiteService(gateway.lending, gateway), server)  # type: ignore[no-untyped-call]
+        desk = LedgerDesk(fairness.books, trust.site_name)
+        add_SiteServicer_to_server(SiteService(gateway.lending, gateway, desk), server)  # type: ignore[no-untyped-call]
+        await self._show_page(gateway, ending)
         broker = BrokerFor(gateway.broker, site.node, gateway.accounts.checked)
         running = host.leases if host is not None else None
         node.borrowed = BorrowedLeases(self._store, broker, self.here, running)
@@ -203,6 +225,14 @@ class SitePart:
             return await certificate(csr, site.identity)
 
         return gateway, renewing
+
+    async def _show_page(self, gateway: Gateway, ending: AsyncExitStack) -> None:
+        if not self._config.page:
+            return
+        host, _, port = self._config.page.rpartition(":")
+        page = Page(gateway.queue, time.monotonic)
+        server = await PageServer.start(page, host.strip("[]"), int(port))
+        ending.push_async_callback(server.close)
 
     async def _take_visitors(
         self, node: Node, tokens: Tokens, credentials: ServerCredentials, ending: AsyncExitStack
@@ -266,6 +296,12 @@ class SitePart:
             return SiteStub(self._channels.to(trust.gateway_of(name)))  # type: ignore[no-untyped-call]
 
         return SiteClient(name, stub), LenderClient(name, stub, name)
+
+    def _ledger_peer(self, trust: Trust, name: str) -> LedgerPeer:
+        def stub() -> SiteStub:
+            return SiteStub(self._channels.to(trust.gateway_of(name)))  # type: ignore[no-untyped-call]
+
+        return LedgerClient(name, stub)
 
     def _host_client(self, trust: Trust, name: str, address: str) -> HostClient:
         target = trust.own_node(name, address)

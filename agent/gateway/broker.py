@@ -49,6 +49,7 @@ class SiteBroker:
         books: where leases of other sites stand; those of this site stand in the donor's own.
         boot_id: names the present boot.
         clock: the clock of leases, in s.
+        sign: returns a request as this site signs it.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class SiteBroker:
         *,
         boot_id: str,
         clock: Callable[[], float],
+        sign: Callable[[OfferRequest], OfferRequest],
     ) -> None:
         self._own = own
         self._neighbours = neighbours
         self._naming = naming
         self._clock = clock
+        self._sign = sign
         self._brokered = BrokeredLeases(own.site, books, boot_id, clock)
         self._giving_back: set[asyncio.Task[None]] = set()
 
@@ -90,18 +93,20 @@ class SiteBroker:
         meant = await self._naming.resolve(ref)
         if meant.note:
             emit(NoteView(meant.note))
-        request = OfferRequest(
-            request_id=secrets.token_hex(8),
-            model=ref.name,
-            image_id=meant.image_id,
-            total_bytes=meant.total_bytes,
-            devices=1,
-            node=wish.node,
-            borrower_node=borrower,
-            account=wish.account or f"/{self._own.site}",
-            purpose=wish.purpose,
-            instant=wish.instant,
-            duration_s=wish.duration_s,
+        request = self._sign(
+            OfferRequest(
+                request_id=secrets.token_hex(8),
+                model=ref.name,
+                image_id=meant.image_id,
+                total_bytes=meant.total_bytes,
+                devices=1,
+                node=wish.node,
+                borrower_node=borrower,
+                account=wish.account or f"/{self._own.site}",
+                purpose=wish.purpose,
+                instant=wish.instant,
+                duration_s=wish.duration_s,
+            )
         )
 
         def waits(site: str, place: PlaceView) -> None:

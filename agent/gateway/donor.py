@@ -17,6 +17,7 @@ from agent.errors import RefusedError, StateError, UnknownLeaseError
 from agent.gateway.book import Lease, lease_id_of
 from agent.gateway.events import (
     Decision,
+    Event,
     Granted,
     NodeHeard,
     OfferAsked,
@@ -29,9 +30,10 @@ from agent.gateway.events import (
     Withdrawn,
 )
 from agent.gateway.fleet import Device, NodeReport, Replica
+from agent.gateway.law import Law
 from agent.gateway.leases import State
 from agent.gateway.request import LeaseRequest, Refused
-from agent.gateway.turns import Answer, Turns
+from agent.gateway.turns import Answer, Bill, Turns
 from agent.gateway.view import place_view
 from agent.local.views import AcceptedView, GrantedView, PlaceView
 from agent.state import SiteStore
@@ -51,6 +53,7 @@ class LocalDonor:
         clock: that clock, in s.
         lease_ttl_s: how long a lease lives from its commit or last renewal.
         record: keeps a decision for the books.
+        law: by what is decided at first.
     """
 
     def __init__(
@@ -64,10 +67,12 @@ class LocalDonor:
         clock: Callable[[], float],
         lease_ttl_s: float,
         record: Callable[[Decision], None],
+        law: Law,
     ) -> None:
         self.site = site
         self._host = host
         self._clock = clock
+        self._refuses: Callable[[OfferRequest, str], Refusal | None] = lambda _request, _site: None
         self._undoing: set[asyncio.Task[None]] = set()
         self._committing: set[str] = set()
         self._turns = Turns(
@@ -79,12 +84,26 @@ class LocalDonor:
             clock=clock,
             lease_ttl_s=lease_ttl_s,
             record=record,
+            law=law,
         )
 
     @property
     def state(self) -> State:
         """All that it decides from, as it is now."""
         return self._turns.state
+
+    def on_granted(self, granted: Callable[[Lease, float], None]) -> None:
+        """Have somebody told of each grant, and how long the request had waited."""
+        self._turns.granted = granted
+
+    def keep_books(self, bill: Bill, refuses: Callable[[OfferRequest, str], Refusal | None]) -> None:
+        """Have receipts written, and requests checked before they are looked at."""
+        self._turns.bill = bill
+        self._refuses = refuses
+
+    async def apply(self, event: Callable[[float], Event]) -> Answer:
+        """Have the rules decide on an event of this moment."""
+        return await self._turns.apply(event)
 
     async def start(self) -> None:
         """Take over the leases that an agent before this one had granted, and begin to count."""
@@ -101,6 +120,9 @@ class LocalDonor:
         self, request: OfferRequest, site: str, wait_s: float = 0.0
     ) -> LeaseOffer | PlaceView | Refusal:
         """Offer a device, let the request wait, or refuse; one that waits is answered within ``wait_s``."""
+        refusal = self._refuses(request, site)
+        if refusal is not None:
+            return refusal
         asked = LeaseRequest(
             id=request.request_id,
             borrower_site=site,
@@ -138,6 +160,7 @@ class LocalDonor:
             min_runtime_s=terms.min_runtime_s,
             max_duration_s=terms.max_duration_s,
             instant=terms.instant,
+            starts_in_s=offer.starts_in_s,
         )
 
     async def commit(self, offer_id: str, site: str, emit: Emit) -> GrantedView:
@@ -250,7 +273,14 @@ class LocalDonor:
             node=node,
             address=report.address,
             devices=tuple(
-                Device(one.id, "gpu" if one.kind == "gpu" else "cpu", one.memory_bytes)
+                Device(
+                    one.id,
+                    "gpu" if one.kind == "gpu" else "cpu",
+                    one.memory_bytes,
+                    device_class=one.device_class,
+                    state=one.state,
+                    reclaim_left_s=one.reclaim_left_s,
+                )
                 for one in report.devices
             ),
             replicas=tuple(Replica(one.image_id.hex(), one.whole) for one in report.images),

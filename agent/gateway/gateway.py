@@ -33,18 +33,26 @@ from agent.gateway.accounts import LeaseUsage, SiteAccounts
 from agent.gateway.broker import SiteBroker
 from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
+from agent.gateway.events import Decision
+from agent.gateway.fairness import Fairness
 from agent.gateway.forwarding import Forwarding, SiteLending
+from agent.gateway.law import Law
+from agent.gateway.metering import Use
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import OwnDonor
+from agent.gateway.publishing import Publishing
 from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
 from agent.local.people_views import UsageView
+from agent.local.queue_views import QueueView
 from agent.local.views import FederationView, GrantedView, PlaceView, RegistryView, SiteView
+from agent.openness.history import History
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
 from agent.state import SiteStore
 from federation.identity.names import NodeIdentity
+from federation.policy.policy import Policy
 from pyrdma.image.manifest import ImageId
 
 
@@ -63,6 +71,8 @@ class Gateway:
         clock: the clock of leases.
         lease_ttl_s: how long a lease lives without a renewal.
         registry: what is known of the registry, for people.
+        history: the waits and reclaims of the last week.
+        fairness: policy and ledger; without them whoever asks first goes first.
     """
 
     def __init__(
@@ -79,6 +89,8 @@ class Gateway:
         clock: Callable[[], float],
         lease_ttl_s: float,
         registry: Callable[[], RegistryView],
+        history: History,
+        fairness: Fairness | None = None,
     ) -> None:
         self._registry = registry
         self._config = config
@@ -100,14 +112,21 @@ class Gateway:
             boot_id=boot_id,
             clock=clock,
             lease_ttl_s=lease_ttl_s,
-            record=lambda decision: None,
+            record=fairness.record if fairness is not None else _forget,
+            law=Law(config.site, config.region),
         )
+        self.publishing = Publishing(config.site, lambda: self.donor.state, history, clock)
+        self._fairness = fairness
+        self.donor.on_granted(self.publishing.granted)
+        if fairness is not None:
+            self.donor.keep_books(fairness.accounting, fairness.refuses)
         self.naming = Naming(
             config.site, host.catalogue if host is not None else None, self._reported, trust, neighbours
         )
-        self.accounts = SiteAccounts(config.site, lambda: None, LeaseUsage(config.site, books))
+        self.accounts = SiteAccounts(config.site, self._policy, LeaseUsage(config.site, books))
         own = OwnDonor(self.donor)
-        self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock)
+        sign = fairness.signed if fairness is not None else _unsigned
+        self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock, sign=sign)
         self._departures = Departures(self.donor, self.broker, trust)
         running = host.leases if host is not None else None
         self._reporting = Reporting(self._describe, partial(self._hear, config.node), running)
@@ -116,6 +135,8 @@ class Gateway:
         """Take over the books, and begin to hear of the own node and the neighbours."""
         await self.broker.restore()
         await self.donor.start()
+        if self._fairness is not None:
+            await self._fairness.start(self.donor)
         self._departures.sites()
         self._neighbours.start()
         self._reporting.start()
@@ -124,6 +145,8 @@ class Gateway:
         """Take over which sites there are now."""
         self._neighbours.learn()
         self._departures.sites()
+        if self._fairness is not None:
+            self._fairness.learn()
 
     async def stop_lending(self) -> None:
         """End what runs on the own node, and tell its borrowers; what runs on other nodes goes on."""
@@ -141,6 +164,9 @@ class Gateway:
         await self._neighbours.close()
         await self.forwarding.close()
         await self.donor.close()
+        await self.publishing.close()
+        if self._fairness is not None:
+            await self._fairness.close()
 
     # --- what nodes of this site ask ----------------------------------------------------------------------
 
@@ -225,6 +251,10 @@ class Gateway:
 
     # --- what its own people ask --------------------------------------------------------------------------
 
+    async def queue(self) -> QueueView:
+        """Return what waits here, and what the site publishes."""
+        return await self.publishing.view()
+
     async def federation(self) -> FederationView:
         """Return the site's view of itself and of the consortium."""
         config = self._config
@@ -268,6 +298,9 @@ class Gateway:
 
     # --- within -------------------------------------------------------------------------------------------
 
+    def _policy(self) -> Policy | None:
+        return None if self._fairness is None else self._fairness.base
+
     def _is_own(self, who: NodeIdentity) -> bool:
         return who.trust_domain == self._config.trust_domain
 
@@ -304,4 +337,16 @@ class Gateway:
 
     async def _hear(self, node: str, report: Report) -> dict[str, float]:
         self._images[node] = report.images
+        self.publishing.heard(node, report)
+        if self._fairness is not None:
+            for one in report.uses:
+                self._fairness.accounting.measured(one.lease_id, Use(one.energy_wh, one.sent_bytes))
         return await self.donor.heard(node, report)
+
+
+def _forget(decision: Decision) -> None:
+    del decision
+
+
+def _unsigned(request: OfferRequest) -> OfferRequest:
+    return request

@@ -70,6 +70,7 @@ class Orders:
         self._failed = failed
         self._stopped = stopped
         self._starts: dict[str, Start] = {}
+        self._notices: set[asyncio.Task[None]] = set()
         self._stops: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def expect(self, lease_id: str) -> Start:
@@ -106,9 +107,15 @@ class Orders:
         self._stops[key] = stopping
         stopping.add_done_callback(lambda _: self._stops.pop(key, None))
 
+    def notice(self, lease: Lease, left_s: float, reason: str) -> None:
+        """Have a node tell a lease's runner that it will be stopped: it takes nothing new on."""
+        telling = asyncio.create_task(self._notice(lease, left_s, reason), name=f"notice-{lease.id}")
+        self._notices.add(telling)
+        telling.add_done_callback(self._notices.discard)
+
     async def close(self) -> None:
         """Call off every start, and wait for no node any more."""
-        tasks: list[asyncio.Task[GrantedView] | asyncio.Task[None]] = [*self._stops.values()]
+        tasks: list[asyncio.Task[GrantedView] | asyncio.Task[None]] = [*self._stops.values(), *self._notices]
         tasks += [one.task for one in self._starts.values() if one.task is not None]
         for task in tasks:
             task.cancel()
@@ -124,6 +131,8 @@ class Orders:
                 image_id=ImageId.parse(request.image_id),
                 ttl_s=self._left_s(lease),
                 borrower=f"{request.borrower_site}/{request.borrower_node}",
+                devices=tuple(one.device for one in lease.devices),
+                grace_s=lease.terms.grace_s,
             )
             granted = await self._host(node).start_runner(order, start.emit)
         except Exception as error:
@@ -137,6 +146,13 @@ class Orders:
         start.answered = True
         await self._started(lease.id)
         return granted
+
+    async def _notice(self, lease: Lease, left_s: float, reason: str) -> None:
+        try:
+            await self._host(lease.device.node).notice_runner(lease.id, left_s, reason)
+        except (Error, FederationError) as error:
+            # It is stopped at the deadline all the same.
+            _log.warning("the node of %s could not be told that it ends: %s", lease.id, error.message)
 
     async def _stop(self, node: str, lease_id: str, reason: str) -> None:
         start = self._starts.get(lease_id)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from agent.daemon.faces import Heed, Host, LeaseNotice
 from agent.errors import StateError
@@ -39,15 +40,40 @@ from agent.gateway.events import (
     Stop,
     Tick,
 )
+from agent.gateway.law import Law
 from agent.gateway.leases import State, next_deadline_s, step
 from agent.gateway.orders import Orders
 from agent.gateway.records import lease_of, record_of
 from agent.gateway.request import LeaseRequest, Refused, RequestKey
 from agent.limits import TICK_S
-from agent.state import SiteStore
+from agent.state import SiteLeaseRecord, SiteStore
+from federation.errors import LedgerError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 _log = logging.getLogger(__name__)
 Answer = Offered | Queued | Granted | Refused | None
+
+
+class Bill(Protocol):
+    """What writes receipts together with leases."""
+
+    def entry(self, lease: Lease) -> Callable[[Database], None] | None:
+        """Return what is to be written with a lease that is new, or has ended, in its own transaction."""
+
+    def entered(self, lease: Lease) -> None:
+        """Note that it is on disk."""
+
+
+class NoBill:
+    """A donor without books."""
+
+    def entry(self, lease: Lease) -> None:
+        """Return nothing."""
+
+    def entered(self, lease: Lease) -> None:
+        """Note nothing."""
 
 
 class Turns:
@@ -62,6 +88,7 @@ class Turns:
         clock: that clock, in s.
         lease_ttl_s: how long a lease lives from its commit or last renewal.
         record: keeps a decision for the books.
+        law: by what is decided at first.
     """
 
     def __init__(
@@ -75,13 +102,18 @@ class Turns:
         clock: Callable[[], float],
         lease_ttl_s: float,
         record: Callable[[Decision], None],
+        law: Law,
     ) -> None:
         self._site = site
         self._books = books
         self._boot_id = boot_id
         self._clock = clock
         self._record = record
-        self.state = State(Book(lease_ttl_s=lease_ttl_s))
+        self.bill: Bill = NoBill()
+        """Writes receipts with leases."""
+        self.granted: Callable[[Lease, float], None] = lambda _lease, _waited_s: None
+        """Told of each lease that was granted, and how long its request had waited."""
+        self.state = State(Book(lease_ttl_s=lease_ttl_s), law=law)
         self.orders = Orders(
             host,
             prepare,
@@ -172,7 +204,8 @@ class Turns:
     async def _decide(self, make: Callable[[float], Event]) -> Answer:
         async with self._turn:
             event = make(self._clock())
-            state, effects = step(self.state, event)
+            before = self.state
+            state, effects = step(before, event)
             promises = isinstance(event, OfferCommitted | Renewed)
             for effect in effects:
                 if isinstance(effect, Save):
@@ -187,7 +220,12 @@ class Turns:
                             come.set()
                         if isinstance(event, OfferAsked) and offer.request.key == event.request.key:
                             answer = effect
-                    case Granted() | Queued():
+                    case Granted(lease):
+                        answer = effect
+                        taken = before.book.offers.get(lease.offer_id)
+                        if taken is not None and isinstance(event, OfferCommitted):
+                            self.granted(lease, max(0.0, event.now_s - taken.since_s))
+                    case Queued():
                         answer = effect
                     case Refuse(refused):
                         answer = refused
@@ -206,6 +244,7 @@ class Turns:
     def _notify(self, lease: Lease, notice: LeaseNotice) -> None:
         site = lease.request.borrower_site
         _log.info("lease %s of %s ends in %.0f s: %s", lease.id, site, notice.left_s, notice.reason)
+        self.orders.notice(lease, notice.left_s, notice.reason)
         for heed in tuple(self._heeds.get(lease.id, ())):
             heed(notice)
 
@@ -221,7 +260,7 @@ class Turns:
         record = record_of(lease, self._site, self.state.book.lease_ttl_s, self._boot_id, time.time())
         record = replace(record, created_at=self._births.get(lease.id, record.created_at))
         try:
-            await self._books.put_lease(record)
+            await self._write(lease, record)
         except StateError as error:
             if promises and not over:
                 raise
@@ -231,6 +270,18 @@ class Turns:
             self._births.pop(lease.id, None)
         else:
             self._births[lease.id] = record.created_at
+
+    async def _write(self, lease: Lease, record: SiteLeaseRecord) -> None:
+        entry = self.bill.entry(lease)
+        try:
+            await self._books.put_lease(record, entry)
+        except LedgerError as error:
+            # The books may be locked: a lease goes on and ends without them, and its receipt follows.
+            _log.warning("lease %s has no receipt for the moment: %s", lease.id, error.message)
+            await self._books.put_lease(record)
+        else:
+            if entry is not None:
+                self.bill.entered(lease)
 
     async def _tick(self) -> None:
         while True:

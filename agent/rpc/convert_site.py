@@ -155,6 +155,7 @@ def offer_request_to(request: OfferRequest, wait_s: float) -> pb.AskOfferRequest
         publisher=request.publisher,
         licence=request.licence,
         asked_at_s=request.asked_at_s,
+        nonce=request.nonce,
         signature=request.signature,
         wait_s=wait_s,
     )
@@ -177,6 +178,7 @@ def offer_request_from(message: pb.AskOfferRequest) -> OfferRequest:
         publisher=check_label(message.publisher, "site") if message.publisher else "",
         licence=printable(message.licence, MAX_NAME_CHARS),
         asked_at_s=message.asked_at_s,
+        nonce=check_id(message.nonce) if message.nonce else "",
         signature=message.signature[:MAX_SIGNATURE_BYTES],
     )
 

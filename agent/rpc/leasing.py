@@ -34,8 +34,9 @@ from agent.limits import (
     STOP_CALL_S,
 )
 from agent.local.people_views import UsageView
+from agent.local.queue_views import QueueView
 from agent.local.views import FederationView, GrantedView, PlaceView, ProgressView, WaitingView
-from agent.rpc import convert_federation, convert_people, convert_site
+from agent.rpc import convert_federation, convert_people, convert_queue, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import detailed_error, is_cancelled, peer_error
 from agent.rpc.peer_events import event_of_peer
@@ -159,6 +160,11 @@ class GatewayClient(LeaseClient):
         request = pb.GetFederationRequest()
         answer = await self._ask(self._stub().GetFederation(request, timeout=PEER_CALL_S))
         return convert_federation.federation_from(answer)
+
+    async def queue(self) -> QueueView:
+        """Return what waits at the site, and what it publishes."""
+        answer = await self._ask(self._stub().GetQueue(pb.GetQueueRequest(), timeout=PEER_CALL_S))
+        return convert_queue.queue_from(answer)
 
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Return what accounts of the site have used."""

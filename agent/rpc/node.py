@@ -25,7 +25,7 @@ from agent.limits import (
 )
 from agent.local.views import RunEvent
 from agent.resolve import parse_ref
-from agent.rpc import convert, convert_federation, convert_people, convert_site
+from agent.rpc import convert, convert_federation, convert_people, convert_queue, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.calls import LeaseCalls, LendingCalls
 from agent.rpc.errors import Context, answering
@@ -83,6 +83,11 @@ class NodeService(LeaseCalls, LendingService):
         """Return the site's view of itself and the consortium."""
         async with answering(context, PEER_CALL_S):
             return convert_federation.federation_to(await self._member.federation())
+
+    async def GetQueue(self, request: pb.GetQueueRequest, context: Context) -> pb.QueueState:
+        """Return what waits at this site, and what it publishes."""
+        async with answering(context, PEER_CALL_S):
+            return convert_queue.queue_to(await self._member.queue())
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
         """Return what accounts of the site have used."""

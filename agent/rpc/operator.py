@@ -20,7 +20,7 @@ from agent.limits import LONG_CALL_S, PEER_CALL_S, REFRESH_CALL_S, SHORT_CALL_S,
 from agent.local.views import PublishEvent, RunEvent
 from agent.people.model import Who
 from agent.people.passes import Passes
-from agent.rpc import convert, convert_federation, convert_people
+from agent.rpc import convert, convert_federation, convert_people, convert_queue
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.convert_people import accounts_from
 from agent.rpc.errors import Context, answering
@@ -83,6 +83,11 @@ class Operator(DeviceCalls, OperatorServicer):
         """Return this node's place in its site, and its site's in the consortium."""
         async with answering(context, SHORT_CALL_S):
             return convert_federation.federation_to(await self._node.federation())
+
+    async def GetQueue(self, request: pb.GetQueueRequest, context: Context) -> pb.QueueState:
+        """Return what waits at this node's site, and what the site publishes."""
+        async with answering(context, SHORT_CALL_S):
+            return convert_queue.queue_to(await self._node.queue())
 
     async def RefreshRegistry(self, request: pb.RefreshRegistryRequest, context: Context) -> pb.Federation:
         """Read the registry now."""

@@ -1057,7 +1057,7 @@ class SiteSummary(_message.Message):
     def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., by_class: _Optional[_Iterable[_Union[DeviceCount, _Mapping]]] = ...) -> None: ...
 
 class AskOfferRequest(_message.Message):
-    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node", "account", "purpose", "instant", "duration_s", "publisher", "licence", "asked_at_s", "signature", "wait_s")
+    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node", "account", "purpose", "instant", "duration_s", "publisher", "licence", "asked_at_s", "signature", "nonce", "wait_s")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1073,6 +1073,7 @@ class AskOfferRequest(_message.Message):
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     ASKED_AT_S_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
@@ -1089,8 +1090,9 @@ class AskOfferRequest(_message.Message):
     licence: str
     asked_at_s: int
     signature: bytes
+    nonce: str
     wait_s: float
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., instant: _Optional[bool] = ..., duration_s: _Optional[int] = ..., publisher: _Optional[str] = ..., licence: _Optional[str] = ..., asked_at_s: _Optional[int] = ..., signature: _Optional[bytes] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., instant: _Optional[bool] = ..., duration_s: _Optional[int] = ..., publisher: _Optional[str] = ..., licence: _Optional[str] = ..., asked_at_s: _Optional[int] = ..., signature: _Optional[bytes] = ..., nonce: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class OfferReply(_message.Message):
     __slots__ = ("offer", "refusal", "place")

@@ -161,7 +161,13 @@ class Bench:
 
     def new_broker(self) -> SiteBroker:
         return SiteBroker(
-            self.own, self.neighbours, self.naming, self.books, boot_id="boot", clock=lambda: self.now_s
+            self.own,
+            self.neighbours,
+            self.naming,
+            self.books,
+            boot_id="boot",
+            clock=lambda: self.now_s,
+            sign=lambda request: request,
         )
 
     async def borrow(self, wish: Wish = WISH, node: str = "a1") -> GrantedView:

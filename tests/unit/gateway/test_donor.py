@@ -25,6 +25,7 @@ from agent.errors import PeerNodeError, RefusedError, RunnerError, StateError, U
 from agent.gateway.book import LeaseState
 from agent.gateway.donor import LocalDonor
 from agent.gateway.events import Decision
+from agent.gateway.law import Law
 from agent.gateway.request import LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S
 from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, PlaceView, RunEvent, StartView
@@ -122,6 +123,7 @@ class Site:
             clock=clock or (lambda: self.now_s),
             lease_ttl_s=ttl_s,
             record=self.decisions.append,
+            law=Law("uni-a"),
         )
 
     async def _prepare(self, node: str, request: LeaseRequest) -> None:

@@ -32,6 +32,7 @@ from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
 from agent.local.views import GrantedView, LeaseView, PlaceView, RegistryView, RunEvent, StartView
+from agent.openness.history import History
 from agent.resolve import ModelRef, Offer
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
@@ -83,6 +84,9 @@ class Device:
         self.happened.append(f"stop: {reason}")
         self.running.pop(lease_id, None)
 
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        self.happened.append(f"notice: {reason}")
+
     async def connect(self, lease_id: str) -> Pipe:
         raise ConnectionError(lease_id)
 
@@ -91,7 +95,13 @@ class Site:
     """One gateway that donates nothing itself, with its books and its view of the other site."""
 
     def __init__(
-        self, name: str, trust: Trust, books: SiteStore, device: Device, others: dict[str, Site]
+        self,
+        name: str,
+        trust: Trust,
+        file: StateFile,
+        books: SiteStore,
+        device: Device,
+        others: dict[str, Site],
     ) -> None:
         self.name = name
         self.trust = trust
@@ -112,6 +122,7 @@ class Site:
             clock=boot_time_s,
             lease_ttl_s=600.0,
             registry=lambda: REGISTRY,
+            history=History(file),
         )
         others[name] = self
 
@@ -247,7 +258,7 @@ def chain(
                 ending.push_async_callback(file.close)
                 trust = Trust(_config(name), authorities(name), lambda node: True)
                 trust.learn(membership("uni-a", "uni-b"))
-                Site(name, trust, await SiteStore.of(file), device, others)
+                Site(name, trust, file, await SiteStore.of(file), device, others)
             for site in others.values():
                 site.neighbours.learn()
                 await site.gateway.start()
