@@ -44,9 +44,13 @@ class OverCap:
 
 def cap_of(standing: Standing, account: str) -> int:
     """Return the devices that an account may hold while another would fit; at least one."""
-    part, whole = standing.share(account)
-    donated = sum(standing.donated.values())
-    return max(1, donated * part * standing.policy.caps.over_share_permille // (whole * PER_MILLE))
+    cap = standing.known_caps.get(account)
+    if cap is None:
+        part, whole = standing.share(account)
+        donated = sum(standing.donated.values())
+        cap = max(1, donated * part * standing.policy.caps.over_share_permille // (whole * PER_MILLE))
+        standing.known_caps[account] = cap
+    return cap
 
 
 def over_cap(standing: Standing, account: str, devices: int, held_here: Mapping[str, int]) -> OverCap | None:
@@ -62,8 +66,10 @@ def over_cap(standing: Standing, account: str, devices: int, held_here: Mapping[
         return None
     for path in ancestors(account):
         held = standing.holdings.get(path, 0) + held_here.get(path, 0)
+        if not held:
+            break  # nor does anyone below it
         cap = cap_of(standing, path)
-        if held and held + devices > cap:
+        if held + devices > cap:
             return OverCap(path, held, cap)
     return None
 

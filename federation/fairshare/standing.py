@@ -69,8 +69,11 @@ class Standing:
     ledger_digest: str = ""
     weights: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _below: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    known_caps: dict[str, int] = field(init=False, repr=False, compare=False)
+    """Caps by account as far as anyone asked for them: they follow from the rest, and are asked for often."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "known_caps", {})
         below: dict[str, int] = {}
         for path, rule in self.policy.accounts.items():
             above = parent_of(path)
