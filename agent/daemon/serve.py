@@ -81,7 +81,8 @@ async def _start(
             "a node that donates nothing and belongs to no site has nothing to do.",
             fix="join a site first: pyrdma-agent join --invite-file FILE; or leave --no-donate away",
         )
-    people = Roster(config.paths.people_file, home.load().site if home.exists else "", os.geteuid())
+    owner = describe_user(os.geteuid(), os.getegid(), os.geteuid())
+    people = Roster(config.paths.people_file, home.load().site if home.exists else "", owner)
     people.load()
     file = await StateFile.open(config.paths.database)
     ending.push_async_callback(file.close)

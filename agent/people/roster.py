@@ -40,13 +40,13 @@ class Roster:
     Args:
         path: of the people file; it need not be there.
         site: the site's name; empty outside any.
-        owner_uid: the user that the agent runs as.
+        owner: the user that the agent runs as.
     """
 
-    def __init__(self, path: Path, site: str, owner_uid: int) -> None:
+    def __init__(self, path: Path, site: str, owner: Who) -> None:
         self._path = path
         self.site = site
-        self.owner = Who(owner_uid, "", owner=True)
+        self.owner = owner
         self._own = f"/{site}" if site else ALONE
         self._people = People(self._own)
         self._seen = _Seen()

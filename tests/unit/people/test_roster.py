@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def roster(path: Path, site: str = "eth") -> Roster:
-    return Roster(path, site, os.geteuid())
+    return Roster(path, site, Who(os.geteuid(), "me", owner=True))
 
 
 def account(one: Roster, who: Who, wanted: str = "") -> str:
