@@ -230,7 +230,7 @@ def test_what_is_signed_without_the_online_key_waits(desk: Desk, world: Any) -> 
     assert client.refresh(now_s=NOW).policies == (text_of(draft(1)),)
 
 
-def test_a_tampered_file_is_the_sources_fault(desk: Desk, world: Any) -> None:
+def test_a_tampered_file_is_the_sources_fault(desk: Desk, world: Any, make_site: Any) -> None:
     """Nothing changes for who knew it before; another source may have the true one."""
     desk.publish(draft(1))
     (file,) = (desk.folder / "targets" / "policy").glob("*.1.yaml")
@@ -241,6 +241,8 @@ def test_a_tampered_file_is_the_sources_fault(desk: Desk, world: Any) -> None:
         client.refresh(now_s=NOW)
     with pytest.raises(RegistryError, match="altered"):
         desk.consortium.publish((desk.online,), now_s=NOW)
+    with pytest.raises(RegistryError, match="altered"):
+        desk.consortium.admit(make_site("site-a").request(), (desk.member, desk.online), now_s=NOW)
     file.write_bytes(true)
     assert client.refresh(now_s=NOW).policies == (text_of(draft(1)),)
 
@@ -318,6 +320,8 @@ def test_stolen_policy_keys_are_exchanged_by_the_membership(desk: Desk, world: A
     assert desk.policies.replace_keys(RoleKeys(tuple(new), 2), (desk.member, desk.online), now_s=NOW)
     client = world.client(desk.folder, pin=desk.pin, marks=marks)
     assert client.refresh(now_s=NOW).policies == (text_of(draft(1)),)
+    named = set(desk.metadata("2.targets.json").delegations.keys)
+    assert named == {one.public_key.keyid for one in new}
     with pytest.raises(FederationInputError, match="and 0 of them are here"):
         desk.publish(draft(2, NOW + 2 * DAY_S))
     desk.policies.publish(draft(2, NOW + 2 * DAY_S), (*new, desk.online), now_s=NOW)
@@ -332,7 +336,8 @@ def test_an_exchange_of_keys_that_broke_off_is_mended_by_another(desk: Desk, wor
     (desk.folder / "metadata" / "2.targets.json").unlink()
     with pytest.raises(RegistryError, match="not signed by those who may"):
         desk.consortium.publish((desk.online,), now_s=NOW)
-    desk.policies.replace_keys(new, (desk.member, desk.online), now_s=NOW)
+    again = RoleKeys((CryptoSigner.generate_ed25519(),), 1)
+    desk.policies.replace_keys(again, (desk.member, desk.online), now_s=NOW)
     assert world.client(desk.folder, pin=desk.pin).refresh(now_s=NOW).policies == (text_of(draft(1)),)
 
 
