@@ -76,7 +76,7 @@ def victims_for(
     ended = tuple(one.lease for one in chosen if one.ends)
     shrunk: dict[str, frozenset[str]] = {}
     for one in chosen:
-        if not one.ends and one.lease not in ended:
+        if not one.ends:  # nobody both shrinks and ends: that shrinking would not be needed
             shrunk[one.lease] = shrunk.get(one.lease, frozenset()) | one.devices
     return Victims(ended, tuple(shrunk.items()), _freed(chosen))
 

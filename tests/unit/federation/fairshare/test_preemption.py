@@ -137,7 +137,9 @@ def test_nobody_preempts_with_old_books_or_where_the_policy_forbids_it(
     never = _standing(make_policy({"/a": 1, "/b": 1}, caps=Caps(preempt_every_s=0)), {"/a": 10, "/b": 1000})
     victim = Running("/b", 10, 900, 900)
     assert may_preempt(fresh, Charges(), "/a", 10, victim)
-    assert not may_preempt(replace(fresh, split=Split(EPOCH)), Charges(), "/a", 10, victim)
+    stale = replace(fresh, split=Split(EPOCH), local=fresh.usage)
+    assert below_after_move(stale, Charges(), "/a", 10, victim)
+    assert not may_preempt(stale, Charges(), "/a", 10, victim)
     assert not may_preempt(never, Charges(), "/a", 10, victim)
 
 

@@ -114,6 +114,18 @@ def test_the_owner_names_its_device() -> None:
     assert victims_for(leases, these=frozenset("z")) is None
 
 
+def test_the_dearest_that_is_not_needed_is_put_back_first() -> None:
+    """Of two that could be spared for the other, the one that loses more is spared."""
+    leases = (
+        Candidate("x", frozenset("a"), 1),
+        Candidate("y", frozenset("b"), 2),
+        Candidate("z", frozenset("cde"), 3),
+    )
+    found = victims_for(leases, count=4)
+    assert found is not None
+    assert found.ended == ("x", "z")
+
+
 def test_of_equal_losses_the_first_by_name_ends() -> None:
     """Two machines that look at one state choose the same."""
     leases = [Candidate(name, frozenset(name), 7) for name in "dbca"]
