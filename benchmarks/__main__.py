@@ -18,6 +18,8 @@ NAMES = (
     "decision",
     "relay",
     "gpu_staging",
+    "replay",
+    "fair_share",
 )
 
 

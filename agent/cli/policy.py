@@ -13,6 +13,7 @@ _COMMANDS: Final = {
     "test": "agent.cli.policy_check:test",
     "explain": "agent.cli.policy_explain:explain",
     "diff": "agent.cli.policy_diff:diff",
+    "replay": "agent.cli.policy_replay:replay",
     "schema": "agent.cli.policy_check:schema",
 }
 
