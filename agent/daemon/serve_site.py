@@ -55,6 +55,7 @@ from agent.site.enrolment import Enrolment
 from agent.site.home import SiteConfig, SiteHome
 from agent.site.keyring import Keyring
 from agent.site.registry_watch import RegistryWatch
+from agent.site.request import public_pem
 from agent.site.trust import Trust
 from agent.site.whereabouts import Whereabouts
 from agent.state import LeaseRecord, RegistryMarks, SiteStore, StateFile, Store
@@ -190,7 +191,8 @@ class SitePart:
         )
         self._gateway, self._neighbours, self._trust = gateway, neighbours, trust
         client = self._registry_client()
-        watch = RegistryWatch(client, trust, site.site, gateway.learn)
+        receipts = public_pem(home.receipts_key())
+        watch = RegistryWatch(client, trust, site.site, gateway.learn, receipts_key=receipts)
         await watch.start()
         ending.push_async_callback(watch.close)
         await gateway.start()

@@ -132,8 +132,13 @@ class Ranking:
 
 
 def books_age_s(rows: Iterable[DonorRow], others: Collection[str], now_s: int) -> int:
-    """Return the age of the books: of the chain, among those of other donors, heard of longest ago."""
-    active = (row for row in rows if row.donor in others and now_s - row.to_s <= ACTIVE_S)
+    """Return the age of the books: of the chain, among those of other donors, heard of longest ago.
+
+    A chain whose donor contradicted itself has ended: it must not make everybody's books old.
+    """
+    active = (
+        row for row in rows if row.donor in others and row.forked_at is None and now_s - row.to_s <= ACTIVE_S
+    )
     heard = (max(row.heard_at, row.to_s) for row in active)
     return max(0, now_s - int(min(heard, default=now_s)))
 

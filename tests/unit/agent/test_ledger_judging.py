@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.freshness import oldest_head_age_s
+from agent.gateway.ranking import ACTIVE_S, books_age_s
 from agent.ledger.judging import SLACK_S, BorrowedTime, judge_of
+from agent.state.ledger_rows import DonorRow
+from federation.ledger.chain import Head
 from federation.ledger.pricing import charge_of_receipt
 from federation.ledger.receipt import Receipt
 from federation.policy.policy import Policy, PurposeRule
@@ -102,30 +104,26 @@ def test_what_cannot_be_priced_here_is_left_alone() -> None:
     assert judged(receipt(6000, refunded=True, charge_msgs=0)) == 0
 
 
-@dataclass(frozen=True)
-class Line:
-    """A donor's chain."""
-
-    donor: str
-    to_s: int = 0
-    heard_at: float = 0.0
-    forked_at: int | None = None
+def row(donor: str, to_s: int = 0, heard_at: float = 0.0, forked_at: int | None = None) -> DonorRow:
+    """Return what is known of a donor's chain."""
+    return DonorRow(1, donor, Head(), BEGIN_S + to_s, forked_at, BEGIN_S + heard_at)
 
 
-def age(*lines: Line, now_s: float = 1000.0, active_s: float = 500.0) -> int:
-    """Return the age of the books; ``left`` is no member, ``own`` is this site."""
-    return oldest_head_age_s(lines, {"north", "west", "own"}, "own", now_s=now_s, active_s=active_s)
+def age(*rows: DonorRow, now_s: int = 1000) -> int:
+    """Return the age of the books, north and west being the other members."""
+    return books_age_s(rows, {"north", "west"}, BEGIN_S + now_s)
 
 
 def test_the_books_are_as_old_as_the_oldest_active_donor() -> None:
     """By its last receipt, or by when it last said that there is none after it."""
     assert age() == 0
-    assert age(Line("north", 990), Line("west", 700)) == 300
-    assert age(Line("north", 990), Line("west", 700, heard_at=999.5)) == 10
-    assert age(Line("north", 2000)) == 0
+    assert age(row("north", 990), row("west", 700)) == 300
+    assert age(row("north", 990), row("west", 700, heard_at=990)) == 10
+    assert age(row("north", 2000)) == 0
 
 
 def test_who_is_no_active_donor_makes_no_books_old() -> None:
-    """This site, one that left, one that contradicted itself, one that was silent for a half-life."""
-    assert age(Line("own", 600), Line("left", 600), Line("north", 600, forked_at=3), Line("west", 499)) == 0
-    assert age(Line("west", 500)) == 500
+    """This site, one that left, one that contradicted itself, one that was silent for long."""
+    assert age(row("own", 600), row("left", 600), row("north", 600, forked_at=3)) == 0
+    assert age(row("west", 0), now_s=ACTIVE_S + 1) == 0
+    assert age(row("west", 0), now_s=ACTIVE_S) == ACTIVE_S
