@@ -12,10 +12,10 @@ from typing import Any
 import click
 import pytest
 
-from agent.cli import schema
+from agent.cli import people_json, schema
 from agent.cli.main import _COMMANDS, cli, main
 from agent.cli.output import data_json
-from agent.local import views
+from agent.local import people_views, views
 from agent.site.config import SiteConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -97,6 +97,36 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "init": lambda: schema.site_document(SITE, changed=True, fingerprint="88ad 499b", request="r.json"),
     "invite": lambda: schema.invite_document(views.InviteView("pyrdma1.x.y", 3.5), "gpu07"),
     "nodes": lambda: schema.federation_document(FEDERATION),
+    "whoami": lambda: people_json.whoami_document(
+        people_views.WhoAmIView(
+            "uid:1000", "alice", False, "eth", "/eth/a", ("/eth/a", "/eth/b/*"), ("student",), "a note"
+        )
+    ),
+    "usage": lambda: people_json.usage_document(
+        people_views.UsageView(
+            (
+                people_views.AccountUsageView(
+                    "/eth/a",
+                    ("student",),
+                    decayed_msgs=1,
+                    charged_msgs=2,
+                    due_permille=3,
+                    delivered_permille=4,
+                    leases=5,
+                    receipts=(
+                        people_views.ReceiptLineView("uni-a", "0123456789abcdef", 6, 7, 8.5, 9.5, "signed"),
+                    ),
+                ),
+            ),
+            "receipts",
+        )
+    ),
+    "token": lambda: people_json.token_document(
+        people_views.NewTokenView("pyrdma-token1.x.y", 3.5), "laptop"
+    ),
+    "tokens": lambda: people_json.tokens_document(
+        [people_views.TokenView("laptop", "/eth/a", 1.5, 3.5, None)]
+    ),
     "leave": lambda: schema.left_document("uni-a", "gpu07", "This node has left uni-a."),
 }
 
