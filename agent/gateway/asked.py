@@ -16,6 +16,7 @@ from agent.gateway.places import place_of
 from agent.gateway.queue import waiting_of
 from agent.gateway.request import LeaseRequest, Refused, account_of
 from agent.gateway.serving import serve, serve_one
+from agent.gateway.supply import Supply
 from agent.limits import MAX_QUEUE, MAX_SITE_LEASES
 from federation.fairshare.reasons import ExceedsLimit
 
@@ -60,16 +61,19 @@ def _wait(change: Change, event: OfferAsked, request: LeaseRequest) -> None:
         change.queue = change.queue.entered(waiting, event.offer_id, change.now_s)
     else:
         change.queue = change.queue.asked(request.key, event.offer_id, change.now_s)
+    supply, before = Supply(change), len(change.effects)
     if change.look:
         serve(change)
     else:
-        serve_one(change, waiting)
+        serve_one(change, waiting, supply)
     if change.requests.get(request.key) in change.offers:
         return
     if request.key not in change.queue.line:
         ask(change, event)  # it turned out to be refused
         return
-    place = place_of(change, waiting)
+    if len(change.effects) > before:
+        supply = Supply(change)
+    place = place_of(change, waiting, supply)
     change.effects.append(Queued(place))
     if not known:
         change.record("place", request, reasons=place.reasons, code="queued")

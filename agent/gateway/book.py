@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.gateway.fleet import DeviceRef, NodeReport
+from agent.gateway.fleet import DeviceRef
 from agent.gateway.request import LeaseRequest, RequestKey, account_of
 from agent.limits import LEASE_ID_CHARS, LEASE_TTL_S, MAX_LEASE_DURATION_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
 from federation.fairshare.standing import holdings_of
@@ -237,18 +237,6 @@ class Book:
         """Return what became of an offer that was committed."""
         known = (*self.leases.values(), *self.ended.values())
         return next((one for one in known if one.offer_id == offer_id), None)
-
-    def strays(self, report: NodeReport) -> tuple[str, ...]:
-        """Return the leases that a node has taken on and should not have: ended, unknown or elsewhere."""
-        return tuple(
-            one
-            for one in report.leases
-            if one not in self.leases or self.leases[one].device.node != report.node
-        )
-
-    def blocked(self, report: NodeReport) -> bool:
-        """Whether something runs on a node of which the book does not know on which device."""
-        return any(one not in self.stopping for one in self.strays(report))
 
 
 def _index_of(book: Book) -> Index:

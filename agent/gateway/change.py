@@ -25,7 +25,7 @@ from agent.gateway.events import (
     Start,
     Stop,
 )
-from agent.gateway.fleet import DeviceRef
+from agent.gateway.fleet import DeviceRef, NodeReport
 from agent.gateway.queue import waiting_of
 from agent.gateway.request import LeaseRequest, Refused, account_of
 from agent.gateway.state import Debt, State, charges_of
@@ -90,6 +90,13 @@ class Change:
             self.durations,
             self.due_s,
             self.compare_s,
+        )
+
+    def strays(self, report: NodeReport) -> tuple[str, ...]:
+        """Return the leases that a node has taken on and should not have: ended, unknown or elsewhere."""
+        leases = self.leases
+        return tuple(
+            one for one in report.leases if one not in leases or leases[one].device.node != report.node
         )
 
     def surely_later(self, moment_s: float) -> bool:

@@ -97,10 +97,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A node's last report and when it came; ``lent``: the devices that it lends to anybody now."""
+    """A node's last report and when it came.
+
+    Args:
+        report: what it said.
+        heard_at_s: when.
+        strays: leases that it named and should not have had, ended ones included.
+        lent: the devices that it lends to anybody now.
+    """
 
     report: NodeReport
     heard_at_s: float
+    strays: tuple[str, ...] = ()
     lent: tuple[Candidate, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -124,9 +132,9 @@ class Fleet:
         return tuple(one.report for one in self.nodes.values() if not one.silent(now_s))
 
 
-def heard(fleet: Fleet, report: NodeReport, now_s: float) -> Fleet:
-    """Return the fleet after a report."""
-    nodes = {**fleet.nodes, report.node: Heard(report, now_s)}
+def heard(fleet: Fleet, report: NodeReport, now_s: float, strays: tuple[str, ...] = ()) -> Fleet:
+    """Return the fleet after a report, which names these leases that the node should not have."""
+    nodes = {**fleet.nodes, report.node: Heard(report, now_s, strays)}
     return Fleet(nodes if report.node in fleet.nodes else dict(sorted(nodes.items())))
 
 
@@ -141,7 +149,8 @@ def dropped(fleet: Fleet, node: str, lease_id: str) -> Fleet:
     if known is None or lease_id not in known.report.leases:
         return fleet
     report = replace(known.report, leases=tuple(one for one in known.report.leases if one != lease_id))
-    return Fleet({**fleet.nodes, node: replace(known, report=report)})
+    strays = tuple(one for one in known.strays if one != lease_id)
+    return Fleet({**fleet.nodes, node: replace(known, report=report, strays=strays)})
 
 
 def forget(fleet: Fleet, node: str) -> Fleet:

@@ -64,7 +64,10 @@ def hear(change: Change, event: NodeHeard) -> None:
         if theirs and lease_id not in report.leases and change.surely_later(left.since_s):
             change.gone(lease_id)
     hear_devices(change, report)
-    for lease_id in change.book().strays(report):
+    strays = change.strays(report)
+    if strays:
+        change.fleet = heard(change.fleet, report, change.now_s, strays)
+    for lease_id in strays:
         change.effects.append(Stop(report.node, lease_id, "its site has no such lease on this node"))
 
 

@@ -8,7 +8,6 @@ from agent.gateway.admission import fits, pauses
 from agent.gateway.change import Change
 from agent.gateway.queue import Wish
 from agent.gateway.request import LeaseRequest, Place
-from agent.gateway.serving import cap_of_request
 from agent.gateway.supply import Supply
 from agent.limits import MAX_PLACE_LOOKS
 from federation.fairshare.line import Waiting
@@ -24,9 +23,8 @@ from federation.fairshare.reasons import (
 )
 
 
-def place_of(change: Change, waiting: Waiting[Wish]) -> Place:
+def place_of(change: Change, waiting: Waiting[Wish], supply: Supply) -> Place:
     """Return a waiting request's place; how long it takes is ``agent.gateway.explain``'s."""
-    supply = Supply(change)
     ahead = change.queue.ahead(waiting, supply.deficits)
     reasons = reasons_for(change, supply, waiting, ahead)
     return Place(waiting.id, ahead + 1, len(change.queue), reasons)
@@ -40,7 +38,7 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     if pause is not None:
         found.append(pause)
     rival = _rival(change, supply, waiting, ahead)
-    over = cap_of_request(change, waiting)
+    over = supply.over_cap(waiting)
     if over is not None and _another_fits(change, supply, waiting):
         found.append(OverShareCap(over.account, over.held, over.cap))
     free = supply.has_free(request)
@@ -65,11 +63,7 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
 def _rival(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: int) -> Waiting[Wish] | None:
     """Return the first of another account that goes first, and could use what this request waits for."""
     for one in islice(change.queue.walk(supply.deficits), min(ahead, MAX_PLACE_LOOKS)):
-        if (
-            one.account != waiting.account
-            and _compete(supply, one, waiting)
-            and cap_of_request(change, one) is None
-        ):
+        if one.account != waiting.account and supply.over_cap(one) is None and _compete(supply, one, waiting):
             return one
     return None
 
@@ -77,7 +71,7 @@ def _rival(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: int) -
 def _another_fits(change: Change, supply: Supply, waiting: Waiting[Wish]) -> bool:
     """Whether somebody waits who is not over the cap and could use what this request waits for."""
     return any(
-        one.key != waiting.key and cap_of_request(change, one) is None and _compete(supply, one, waiting)
+        one.key != waiting.key and supply.over_cap(one) is None and _compete(supply, one, waiting)
         for one in islice(change.queue.walk(supply.deficits), MAX_PLACE_LOOKS)
     )
 

@@ -147,7 +147,7 @@ def _requests(state: State, now_s: float) -> tuple[WaitingRequestView, ...]:
             devices=waiting.devices,
             instant=waiting.wish.request.instant,
             waited_s=max(0.0, now_s - waiting.wish.since_s),
-            place=place_view(place_of(look, waiting)),
+            place=place_view(place_of(look, waiting, supply)),
         )
         for waiting in islice(state.queue.walk(supply.deficits), MAX_QUEUE_LISTED)
     )

@@ -35,7 +35,7 @@ from agent.limits import (
     MAX_VICTIM_LOOKS,
     OFFER_TTL_S,
 )
-from federation.fairshare.caps import OverCap, hold_for, over_cap
+from federation.fairshare.caps import hold_for
 from federation.fairshare.line import Waiting
 
 
@@ -58,14 +58,13 @@ def serve(change: Change) -> None:
     compared(change)
 
 
-def serve_one(change: Change, waiting: Waiting[Wish]) -> None:
+def serve_one(change: Change, waiting: Waiting[Wish], supply: Supply) -> None:
     """Offer what is free to one request, if it may have it."""
     if waiting.devices > 1 or change.hold is not None:
         serve(change)  # it may be the head of the line, for which devices are kept
         return
     if _closed(change):
         return
-    supply = Supply(change)
     devices = _placed(change, supply, waiting)
     room = None
     if not devices and change.queue.ahead(waiting, supply.deficits) < MAX_VICTIM_LOOKS:
@@ -73,14 +72,6 @@ def serve_one(change: Change, waiting: Waiting[Wish]) -> None:
         compared(change)
     if devices or room is not None:
         _offer(change, supply, waiting, room.devices if room is not None else devices, room)
-
-
-def cap_of_request(change: Change, waiting: Waiting[Wish]) -> OverCap | None:
-    """Return which share cap a request would exceed."""
-    standing = change.law.standing
-    if standing is None:
-        return None
-    return over_cap(standing, waiting.account, waiting.devices, change.held)
 
 
 def _next(
@@ -94,7 +85,7 @@ def _next(
     rooms = MAX_VICTIM_LOOKS if may_preempt_now(change, supply) else 0
     looks = MAX_LINE_LOOKS if supply.free > 0 else rooms
     for waiting in islice(change.queue.walk(supply.deficits), looks):
-        if cap_of_request(change, waiting) is not None:
+        if supply.over_cap(waiting) is not None:
             over.append(waiting)
             continue
         if head is None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from agent.gateway.admission import denied, fits
 from agent.gateway.book import Lease, LeaseState, Offer
 from agent.gateway.change import Change
-from agent.gateway.fleet import Candidate, DeviceRef, Heard
+from agent.gateway.fleet import Candidate, DeviceRef
 from agent.gateway.placement import choose
 from agent.gateway.queue import Wish
 from agent.gateway.request import LeaseRequest
-from federation.fairshare.caps import may_backfill
+from federation.fairshare.caps import OverCap, may_backfill, over_cap
 from federation.fairshare.line import Waiting
 from federation.fairshare.reserve import Reserve, floors_of, reserve_class
 
@@ -44,7 +44,7 @@ class Supply:
             if drains and change.law.drained(node) is not None:
                 continue
             found = []
-            if not _strange(change, heard):
+            if all(one in change.stopping for one in heard.strays):  # else nobody knows on which it runs
                 found = [one for one in heard.lent if one.ref not in taken and one.ref not in awaited]
             self.shelves[node] = Shelf(node, heard.lent, found)
             donated += len(heard.lent)
@@ -56,14 +56,26 @@ class Supply:
         self.reserve = self._reserve(max(0, donated - headroom))
         self.deficits = self.reserve.deficits
         """Devices that classes lack of their reserves."""
+        self._caps: dict[tuple[str, int], OverCap | None] = {}
 
     def give(self, request: LeaseRequest, devices: tuple[DeviceRef, ...]) -> None:
         """Note that free devices were offered."""
         self.free -= len(devices)
         self.reserve = self.reserve.after(self.drawing_on(request), len(devices), instant=request.instant)
         self.deficits = self.reserve.deficits
+        self._caps.clear()
         shelf = self.shelves[devices[0].node]
         shelf.free = [one for one in shelf.free if one.ref not in devices]
+
+    def over_cap(self, waiting: Waiting[Wish]) -> OverCap | None:
+        """Return which share cap a request would exceed; all of one account and width exceed the same."""
+        standing = self._change.law.standing
+        if standing is None:
+            return None
+        alike = (waiting.account, waiting.devices)
+        if alike not in self._caps:
+            self._caps[alike] = over_cap(standing, *alike, self._change.held)
+        return self._caps[alike]
 
     def drawing_on(self, request: LeaseRequest) -> str | None:
         """Return the class on whose reserve a request draws."""
@@ -159,13 +171,3 @@ def _count(request: LeaseRequest, candidates: Iterable[Candidate]) -> int:
 def _together(one: Candidate, other: Candidate) -> bool:
     """Whether one lease may have both: they are of one node and one class."""
     return one.report is other.report and one.device.device_class == other.device.device_class
-
-
-def _strange(change: Change, heard: Heard) -> bool:
-    """Whether something runs on a node of which nobody here knows on which device."""
-    return any(one not in change.stopping and not _runs(change, one, heard) for one in heard.report.leases)
-
-
-def _runs(change: Change, lease_id: str, heard: Heard) -> bool:
-    lease = change.leases.get(lease_id)
-    return lease is not None and lease.device.node == heard.report.node
