@@ -323,7 +323,8 @@ class LedgerBooks:
             return  # disputed often enough; what was said before stands
 
     def _check_writable(self) -> None:
-        if may_write(self._own, self._monotonic()):
+        alone = not self.keys.sites.keys() - {self.site}
+        if may_write(self._own, self._monotonic(), alone=alone):
             return
         if self._own.state == "locked":
             raise LedgerLockedError(

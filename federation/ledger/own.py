@@ -1,8 +1,9 @@
 """Whether a donor may write on at its own chain: a database from a backup must not sign a second history.
 
-Rules: other sites' signatures on our receipts mean that others remember our chain. After a start such a chain
-is ``unconfirmed``: nothing is signed until another gateway has said how far it knows our chain, or two
-intervals have passed without any answer. A receipt of ours that others hold and we do not makes it
+Rules: after a start our chain is ``unconfirmed``: nothing is signed until another gateway has said how far it
+knows our chain, or two intervals have passed without any answer. That holds for an empty chain too: a disk
+that was lost looks like a site that never lent. Only who has no other site to ask, and no countersignature
+that says otherwise, writes at once. A receipt of ours that others hold and we do not makes the chain
 ``locked``, however long nobody answers: it is proof, since only we can have signed it. What is missing is
 pulled back from whoever holds it, and then the chain is ``open``. A mere claim to be ahead locks nothing.
 
@@ -30,17 +31,19 @@ class OwnChain:
 
     Args:
         since_s: when it began to be so, on a clock that only goes forward.
+        remembered: another site had countersigned something of it when we started.
         position: how far others prove that it goes, while ``locked``.
     """
 
     state: OwnState
     since_s: float
+    remembered: bool
     position: int = 0
 
 
 def begin(*, remembered: bool, now_s: float) -> OwnChain:
     """Return the state after a start; ``remembered``: another site has countersigned something of it."""
-    return OwnChain("unconfirmed" if remembered else "open", now_s)
+    return OwnChain("unconfirmed", now_s, remembered)
 
 
 def heard(
@@ -78,8 +81,8 @@ def proven_position(proof: Item | None, keys: Keys, *, donor: str) -> int:
     return receipt.position if receipt.donor == donor else 0
 
 
-def may_write(own: OwnChain, now_s: float) -> bool:
-    """Say whether the next receipt may be signed."""
+def may_write(own: OwnChain, now_s: float, *, alone: bool) -> bool:
+    """Say whether the next receipt may be signed; ``alone``: the registry names no other site."""
     if own.state == "unconfirmed":
-        return now_s - own.since_s >= LEDGER_UNCONFIRMED_S
+        return (alone and not own.remembered) or now_s - own.since_s >= LEDGER_UNCONFIRMED_S
     return own.state == "open"

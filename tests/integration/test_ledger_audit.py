@@ -129,6 +129,7 @@ async def _fill(base: Path, state: Path, cache: Path, pin: bytes, keys: dict[str
                 store, Signing(site, key), keys=lambda: sites, policies=lambda: policies,
                 clock=lambda: float(NOW_S),
             )  # fmt: skip
+            await books.confirm_own(None, None)
             for at in (1, 2, 3):
                 statement = Statement(
                     lease_id=f"{site}-lease", borrower="south", account="/south/nlp", purpose="research",

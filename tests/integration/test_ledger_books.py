@@ -54,12 +54,14 @@ class Gateway:
         self.site, self.path, self.clock, self.keys = site, folder / f"{site}.sqlite3", clock, sites
         self.monotonic_s = 0.0
 
-    async def open(self) -> None:
+    async def open(self, *, confirmed: bool = True) -> None:
         self.file = await StateFile.open(self.path)
         self.books = await LedgerBooks.of(
             LedgerStore(self.file), Signing(self.site, _key(self.site)), keys=lambda: self.keys,
             policies=lambda: {POLICY.digest: POLICY}, clock=self.clock, monotonic=lambda: self.monotonic_s,
         )  # fmt: skip
+        if confirmed:
+            await self.books.confirm_own(None, None)
 
     async def close(self) -> None:
         await self.file.close()
@@ -291,7 +293,7 @@ def test_a_restored_database_is_locked_until_it_is_whole_again(tmp_path: Path) -
 
         await world.north.close()
         shutil.copy(backup, world.north.path)
-        await world.north.open()
+        await world.north.open(confirmed=False)
         assert (await world.north.books.heads())["north"].position == 1
         with pytest.raises(LedgerLockedError):
             await world.north.lend(to_s=3000)  # unconfirmed: others have signed something of this chain
@@ -313,6 +315,24 @@ def test_a_restored_database_is_locked_until_it_is_whole_again(tmp_path: Path) -
         await world.north.lend(to_s=3000)
         done = await world.south.sync(Face(world.north, "south"))
         assert (done.receipts, done.refused, done.evidence) == (1, {}, 0)
+
+    run(tmp_path, story)
+
+
+def test_a_lost_disk_looks_like_a_new_site_and_waits_as_well(tmp_path: Path) -> None:
+    """R20: all receipts come back from the counterpart before the first one is signed."""
+
+    async def story(world: World) -> None:
+        await world.north.lend(to_s=600)
+        await world.south.sync(Face(world.north, "south"), judge=right)
+        await world.north.close()
+        world.north.path.unlink()
+        await world.north.open(confirmed=False)
+        with pytest.raises(LedgerLockedError):
+            await world.north.lend(to_s=1200)
+        await world.north.sync(Face(world.south, "north"))
+        await world.north.lend(to_s=1200)
+        assert (await world.north.books.heads())["north"].position == 2
 
     run(tmp_path, story)
 

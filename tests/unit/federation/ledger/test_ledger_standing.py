@@ -110,19 +110,21 @@ def test_what_is_no_statement_is_refused(body: bytes) -> None:
             read(body)
 
 
-def test_a_fresh_chain_is_open_at_once(kit: Any) -> None:
-    """Nobody has ever signed anything of it, so nobody can know more of it."""
-    assert may_write(begin(remembered=False, now_s=5.0), 5.0)
+def test_who_has_nobody_to_ask_writes_at_once() -> None:
+    """Unless a countersignature says that there is somebody."""
+    assert may_write(begin(remembered=False, now_s=5.0), 5.0, alone=True)
+    assert not may_write(begin(remembered=True, now_s=5.0), 5.0, alone=True)
+    assert not may_write(begin(remembered=False, now_s=5.0), 5.0, alone=False)
 
 
 def test_a_remembered_chain_waits_for_another_gateway(north: Any, kit: Any) -> None:
     """Until one has answered, or two intervals have passed without any answer."""
     own = begin(remembered=True, now_s=5.0)
-    assert not may_write(own, 5.0 + LEDGER_UNCONFIRMED_S - 1)
-    assert may_write(own, 5.0 + LEDGER_UNCONFIRMED_S)
+    assert not may_write(own, 5.0 + LEDGER_UNCONFIRMED_S - 1, alone=False)
+    assert may_write(own, 5.0 + LEDGER_UNCONFIRMED_S, alone=False)
     same = heard(own, north.chain.head, north.chain.head, None, kit.keys, donor="north")
-    assert may_write(same, 6.0)
-    assert may_write(heard(own, north.chain.head, None, None, kit.keys, donor="north"), 6.0)
+    assert may_write(same, 6.0, alone=False)
+    assert may_write(heard(own, north.chain.head, None, None, kit.keys, donor="north"), 6.0, alone=False)
 
 
 def test_a_restored_chain_is_locked_until_it_is_whole_again(north: Any, kit: Any) -> None:
@@ -131,7 +133,7 @@ def test_a_restored_chain_is_locked_until_it_is_whole_again(north: Any, kit: Any
     own = begin(remembered=True, now_s=0.0)
     locked = heard(own, old, north.chain.head, north.items[3], kit.keys, donor="north")
     assert (locked.state, locked.position) == ("locked", 4)
-    assert not may_write(locked, 10.0 * LEDGER_UNCONFIRMED_S)
+    assert not may_write(locked, 10.0 * LEDGER_UNCONFIRMED_S, alone=False)
     half = Head(3, decode(north.items[3].body).previous)
     assert heard(locked, half, half, None, kit.keys, donor="north").state == "locked"
     assert heard(locked, north.chain.head, north.chain.head, None, kit.keys, donor="north").state == "open"
