@@ -367,6 +367,25 @@ class RegistryView:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyView:
+    """The policy that the site goes by; ``version`` 0: none is in force.
+
+    Args:
+        overlay: the version of the site's own overlay in it; 0: none.
+        why_not: why the site lends nothing under it; empty: it lends.
+        upcoming: versions to come, each with its time (Unix time).
+        faults: what is wrong with the policy's or the overlay's files.
+    """
+
+    version: int = 0
+    digest: str = ""
+    overlay: int = 0
+    why_not: str = ""
+    upcoming: tuple[tuple[int, int], ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FederationView:
     """This node's place in its site, and its site's in the consortium; ``site`` is empty outside any."""
 
@@ -379,6 +398,7 @@ class FederationView:
     registry: RegistryView
     sites: tuple[SiteView, ...]
     nodes: tuple[NodeView, ...]
+    policy: PolicyView = PolicyView()
 
 
 RunEvent = NoteView | ProgressView | PhaseView | WaitingView | AcceptedView | GrantedView

@@ -26,6 +26,7 @@ def federation_to(view: views.FederationView) -> pb.Federation:
         ),
         sites=map(_site_to, view.sites),
         nodes=map(_node_to, view.nodes),
+        policy=_policy_to(view.policy),
     )
 
 
@@ -49,6 +50,29 @@ def federation_from(message: pb.Federation) -> views.FederationView:
         ),
         sites=tuple(map(_site_from, message.sites)),
         nodes=tuple(map(_node_from, message.nodes)),
+        policy=_policy_from(message.policy),
+    )
+
+
+def _policy_to(view: views.PolicyView) -> pb.PolicyState:
+    return pb.PolicyState(
+        version=view.version,
+        digest=view.digest,
+        overlay=view.overlay,
+        why_not=view.why_not,
+        upcoming=[pb.UpcomingPolicy(version=one, effective_at=at_s) for one, at_s in view.upcoming],
+        faults=view.faults,
+    )
+
+
+def _policy_from(message: pb.PolicyState) -> views.PolicyView:
+    return views.PolicyView(
+        version=message.version,
+        digest=message.digest,
+        overlay=message.overlay,
+        why_not=message.why_not,
+        upcoming=tuple((one.version, one.effective_at) for one in message.upcoming),
+        faults=tuple(message.faults),
     )
 
 

@@ -377,7 +377,7 @@ class GetFederationRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Federation(_message.Message):
-    __slots__ = ("site", "trust_domain", "node", "role", "gateway", "certificate_expires_at", "registry", "sites", "nodes")
+    __slots__ = ("site", "trust_domain", "node", "role", "gateway", "certificate_expires_at", "registry", "sites", "nodes", "policy")
     SITE_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -387,6 +387,7 @@ class Federation(_message.Message):
     REGISTRY_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     site: str
     trust_domain: str
     node: str
@@ -396,7 +397,32 @@ class Federation(_message.Message):
     registry: RegistryState
     sites: _containers.RepeatedCompositeFieldContainer[SiteState]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeState]
-    def __init__(self, site: _Optional[str] = ..., trust_domain: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., gateway: _Optional[str] = ..., certificate_expires_at: _Optional[float] = ..., registry: _Optional[_Union[RegistryState, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[SiteState, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeState, _Mapping]]] = ...) -> None: ...
+    policy: PolicyState
+    def __init__(self, site: _Optional[str] = ..., trust_domain: _Optional[str] = ..., node: _Optional[str] = ..., role: _Optional[str] = ..., gateway: _Optional[str] = ..., certificate_expires_at: _Optional[float] = ..., registry: _Optional[_Union[RegistryState, _Mapping]] = ..., sites: _Optional[_Iterable[_Union[SiteState, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeState, _Mapping]]] = ..., policy: _Optional[_Union[PolicyState, _Mapping]] = ...) -> None: ...
+
+class PolicyState(_message.Message):
+    __slots__ = ("version", "digest", "overlay", "why_not", "upcoming", "faults")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OVERLAY_FIELD_NUMBER: _ClassVar[int]
+    WHY_NOT_FIELD_NUMBER: _ClassVar[int]
+    UPCOMING_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    digest: str
+    overlay: int
+    why_not: str
+    upcoming: _containers.RepeatedCompositeFieldContainer[UpcomingPolicy]
+    faults: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., overlay: _Optional[int] = ..., why_not: _Optional[str] = ..., upcoming: _Optional[_Iterable[_Union[UpcomingPolicy, _Mapping]]] = ..., faults: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UpcomingPolicy(_message.Message):
+    __slots__ = ("version", "effective_at")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_AT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    effective_at: int
+    def __init__(self, version: _Optional[int] = ..., effective_at: _Optional[int] = ...) -> None: ...
 
 class RegistryState(_message.Message):
     __slots__ = ("consortium", "state", "detail", "sites", "refreshed_at", "expires_at")
