@@ -109,6 +109,8 @@ MAX_SESSIONS_PER_TOKEN: Final = 8
 """Sessions of one token at once: commands that run beside each other, and renewals."""
 VISITOR_ABSENT_S: Final = 120.0
 """A lease that its visitor has not attended for this long is stopped: the laptop is gone, or closed."""
+MAX_USAGE_RECEIPTS: Final = 10
+"""Receipts of one account in an answer about its use; all of them are in `ledger show`."""
 MAX_TOKENS: Final = 1024
 """Tokens of one site that may be used; each is a row, and a person who has to know of it."""
 MAX_TOKEN_LIFETIME_S: Final = 366 * 86400.0
@@ -400,7 +402,7 @@ MAX_REPLAY_VARIANTS: Final = 8
 
 # --- people -----------------------------------------------------------------------------------------------
 PASS_LIFE_S: Final = 120.0
-"""A pass of the door is good for that long at most; without it one that leaked is good until the agent ends."""
+"""A pass of the door is good for that long at most; without it one that leaked is good for ever."""
 MAX_PASSES_PER_USER: Final = 32
 """Passes of one user at once, each a connection to the door: one user must not lock the others out."""
 MAX_PASSES: Final = 1024
@@ -419,3 +421,6 @@ MAX_PERSON_CHARS: Final = 64
 """A user's, group's or token's name; Linux allows 32, and names are printed."""
 MAX_ACCOUNTS_OF_ONE: Final = 64
 """Accounts in one line of a people file; they are shown, and compared for each request."""
+MAX_LEDGER_LOG_LINES: Final = 1_000_000
+"""Requests, offers, refusals and decisions that are kept for an auditor, at about 600 bytes; a site that asks
+without end must not fill our disk."""

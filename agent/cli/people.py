@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agent.cli.options import Paths, json_option, paths_options
-from agent.local.people_views import AccountUsageView, NewTokenView, TokenView, UsageView, WhoAmIView
+
+if TYPE_CHECKING:
+    from agent.local.people_views import AccountUsageView, NewTokenView, TokenView, UsageView, WhoAmIView
 
 
 @click.command(short_help="Show who you are here, and your accounts.")

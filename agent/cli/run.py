@@ -9,7 +9,6 @@ import click
 
 from agent.cli.options import Paths, json_option, paths_options, timeout_option
 from agent.limits import LONG_CALL_S
-from agent.local.people_views import Wanted
 from agent.local.views import (
     AHEAD_PHASES,
     AcceptedView,
@@ -67,6 +66,7 @@ def run(
     import asyncio
 
     from agent.local.client import AgentClient
+    from agent.local.people_views import Wanted
     from agent.text import parse_duration
 
     wanted = Wanted(model, site, node, account, purpose, instant, int(parse_duration(duration or "0s")))

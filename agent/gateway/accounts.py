@@ -8,20 +8,16 @@ own book of leases, and the answer says which.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from agent.daemon.faces import Wish
 from agent.errors import AccountError
-from agent.local.people_views import AccountUsageView, UsageView
+from agent.local.people_views import UsageView
 from federation.fairshare.accounts import check_account, institution
 from federation.policy.permit import may_speak_for
 from federation.policy.policy import Policy
-
-MSGS_PER_S: Final = 1000
-"""Milli standard-GPU-seconds of a whole standard device in a second."""
 
 
 class UsageBooks(Protocol):
@@ -29,13 +25,6 @@ class UsageBooks(Protocol):
 
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         """Return what accounts have used; each with all that is below it."""
-
-
-class LeaseTimes(Protocol):
-    """A book of leases."""
-
-    async def lease_times(self, borrower_site: str, account: str, *, now_s: float) -> tuple[int, float]:
-        """Return how many leases an account and what is below it hold, and the seconds of all until now."""
 
 
 class SiteAccounts:
@@ -81,26 +70,3 @@ class SiteAccounts:
                 f"{self._site} may not speak for the account {account}.",
                 fix=f"name one below /{self._site}; others are sponsored in the policy",
             )
-
-
-class LeaseUsage:
-    """Use as the gateway's own book of leases has it: whole devices' seconds, without weights or decay.
-
-    Args:
-        site: this site's name.
-        leases: the book.
-    """
-
-    def __init__(self, site: str, leases: LeaseTimes) -> None:
-        self._site = site
-        self._leases = leases
-
-    async def usage(self, accounts: tuple[str, ...]) -> UsageView:
-        """Return what accounts have used."""
-        rows = []
-        for one in accounts:
-            held, seconds = await self._leases.lease_times(self._site, one, now_s=time.time())
-            rows.append(AccountUsageView(one, charged_msgs=int(seconds * MSGS_PER_S), leases=held))
-        return UsageView(
-            tuple(rows), "seconds of whole devices in this gateway's book of leases, no receipts"
-        )

@@ -29,7 +29,8 @@ from agent.daemon.host import Host
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
 from agent.errors import NotAllowedError, PeerNodeError, RequestError
-from agent.gateway.accounts import LeaseUsage, SiteAccounts
+from agent.gateway.account_usage import LeaseUsage, LedgerUsage
+from agent.gateway.accounts import SiteAccounts, UsageBooks
 from agent.gateway.broker import SiteBroker
 from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
@@ -123,7 +124,7 @@ class Gateway:
         self.naming = Naming(
             config.site, host.catalogue if host is not None else None, self._reported, trust, neighbours
         )
-        self.accounts = SiteAccounts(config.site, self._policy, LeaseUsage(config.site, books))
+        self.accounts = SiteAccounts(config.site, self._policy, self._usage_books(fairness, books))
         own = OwnDonor(self.donor)
         sign = fairness.signed if fairness is not None else _unsigned
         self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock, sign=sign)
@@ -251,6 +252,11 @@ class Gateway:
 
     # --- what its own people ask --------------------------------------------------------------------------
 
+    async def refresh(self) -> None:
+        """Bring policy and books up to date now."""
+        if self._fairness is not None:
+            await self._fairness.refresh()
+
     async def queue(self) -> QueueView:
         """Return what waits here, and what the site publishes."""
         return await self.publishing.view()
@@ -297,6 +303,12 @@ class Gateway:
         return was
 
     # --- within -------------------------------------------------------------------------------------------
+
+    def _usage_books(self, fairness: Fairness | None, books: SiteStore) -> UsageBooks:
+        site = self._config.site
+        if fairness is None:
+            return LeaseUsage(site, books)
+        return LedgerUsage(lambda: self.donor.state.law.standing, fairness.books.store, books, site)
 
     def _policy(self) -> Policy | None:
         return None if self._fairness is None else self._fairness.base
