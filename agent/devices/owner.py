@@ -337,7 +337,7 @@ class Owner:
                     )
                 case Kill(lease_id):
                     assert self.guests is not None, "there are guests"
-                    self.guests.kill(lease_id, self._why(device, held))
+                    self.guests.kill(lease_id, _why(device))
                 case HandedOver(seconds, doubt):
                     _log.info(
                         "%s is its owner's after %.1f s%s", device, seconds, "; in doubt" if doubt else ""
@@ -355,9 +355,6 @@ class Owner:
             for watcher in self._watchers:
                 watcher.set()
 
-    def _why(self, device: str, held: Held) -> str:
-        return f"the owner of {device} needs it: {held.reason or 'it is not lent'}"
-
     def _settle(self) -> None:
         """Keep spares again once no reclaim is under way and something is lent."""
         phases = {one.phase for one in self._held.values()}
@@ -371,6 +368,11 @@ class Owner:
                 await self._room.fit(lent)
 
         self._begin("memory", fit)
+
+
+def _why(device: str) -> str:
+    # What the owner does with it is not the guest's to know.
+    return f"the owner of {device} needs it"
 
 
 def _said(will: Will) -> str:

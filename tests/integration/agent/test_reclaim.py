@@ -82,7 +82,7 @@ def test_mine_takes_a_device_back_runs_a_command_and_lends_it_again(
     assert "cpu0 yours after" in err
     ended = lease(one, granted.lease.id)
     assert ended.state == "ended"
-    assert ended.reason.startswith("the owner of cpu0 needs it: the owner runs sh -c")
+    assert ended.reason == "the owner of cpu0 needs it"
     until(lambda: device(one).state == "lent", "the device is lent again")
     assert one.run("m").lease.state == "active"
 
