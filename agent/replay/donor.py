@@ -73,8 +73,6 @@ class DonorSite:
         own: where its own jobs' figures go.
         feed: gives this donor's core an event, or a node's report by the node's name.
         span_s: what lies beyond is not counted.
-
-    ``lent_free`` is how many devices are lent and have no lease.
     """
 
     def __init__(
@@ -92,7 +90,6 @@ class DonorSite:
         self.state = state
         self.runs: dict[str, Run] = {}
         self.steps = 0
-        self.lent_free = spec.devices
         self._world = world
         self._agenda = agenda
         self._own = own
@@ -103,6 +100,7 @@ class DonorSite:
         self._nodes: dict[str, list[DeviceRef]] = {}
         self._wanted_since: dict[DeviceRef, float] = {}
         self._kills: dict[str, float] = {}
+        self._lent_free: int | None = None
         for at, devices in enumerate(spec.nodes()):
             node = f"{spec.site}-{at + 1:03}"
             refs = [DeviceRef(node, f"gpu{one:02}") for one in range(devices)]
@@ -127,12 +125,24 @@ class DonorSite:
         if state.queue.due.first is not None:
             # Borrowers ask again for the places that they have; that changes nothing and is left out too.
             state = replace(state, queue=replace(state.queue, due=Fifo()))
+        if state.book is not self.state.book:
+            self._lent_free = None
         self.state = state
         return effects
 
     def due_s(self) -> float | None:
         """Return when the core wants to look again."""
         return next_deadline_s(self.state)
+
+    def lent_free(self) -> int:
+        """Return how many devices are lent and promised to nobody."""
+        if self._lent_free is None:
+            taken = self.state.book.index
+            self._lent_free = sum(
+                hand == "lent" and ref not in taken.taken and ref not in taken.awaited
+                for ref, hand in self._hands.items()
+            )
+        return self._lent_free
 
     def report(self, node: str) -> NodeHeard:
         """Return what a node would report now."""
@@ -200,29 +210,31 @@ class DonorSite:
         now_s = self._agenda.now_s
         del self.runs[run.lease.id]
         self._kills.pop(run.lease.id, None)
+        still = self._occupied()
         taken = False
         for ref in run.lease.devices:
-            if self._hands[ref] == "reclaiming":
+            if self._hands[ref] == "reclaiming" and ref not in still:
                 self._hands[ref] = "owned"
                 self._queue.in_hand += 1
                 self._own.reclaims_s.append(now_s - self._wanted_since.pop(ref))
                 taken = True
-            elif self._hands[ref] == "lent":
-                self.lent_free += 1
         if taken:
             self._feed(self, run.lease.device.node)
             self.balance()
+
+    def _occupied(self) -> set[DeviceRef]:
+        """Return the devices on which something of a lease runs."""
+        return {ref for run in self.runs.values() if run.starting for ref in run.lease.devices}
 
     def _take(self, missing: int) -> set[str]:
         """Take so many devices: free ones, those that guests are leaving anyway, then guests'."""
         now_s = self._agenda.now_s
         touched = set()
-        taken = self.state.book.taken()
+        occupied = self._occupied()
         for ref, hand in self._hands.items():
-            if missing > 0 and hand == "lent" and ref not in taken:
+            if missing > 0 and hand == "lent" and ref not in occupied:
                 self._hands[ref] = "owned"
                 self._queue.in_hand += 1
-                self.lent_free -= 1
                 touched.add(ref.node)
                 missing -= 1
         if missing > 0:
@@ -237,6 +249,8 @@ class DonorSite:
         now_s = self._agenda.now_s
         staying, found = [], []
         for run in self.runs.values():
+            if not run.starting:
+                continue  # it waits for devices that others are leaving; its donor ends it
             lent = [ref for ref in run.lease.devices if self._hands[ref] == "lent"]
             if run.stopped_s is not None or run.lease.id in self._kills:
                 found += lent
@@ -268,7 +282,6 @@ class DonorSite:
             if idle > 0 and self._hands[ref] == "owned":
                 self._hands[ref] = "lent"
                 self._queue.in_hand -= 1
-                self.lent_free += 1
                 touched.add(ref.node)
                 idle -= 1
         return touched

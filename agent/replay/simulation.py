@@ -42,7 +42,7 @@ from agent.gateway.events import (
     Withdrawn,
 )
 from agent.gateway.law import Law
-from agent.gateway.request import LeaseRequest
+from agent.gateway.request import LeaseRequest, Refused
 from agent.gateway.state import State
 from agent.replay.agenda import Agenda
 from agent.replay.books import WEEK_START_S, Books, Charged
@@ -71,7 +71,8 @@ class _Asking:
         request: as it is asked now.
         number: of its requests so far.
         asked: the donors that it is out at.
-        answers: a donor's refusal by its name.
+        answers: by donor, why it will never serve it.
+        again: a donor has no place for it at the moment.
         taking: an offer is being committed.
         run: its lease.
     """
@@ -82,6 +83,7 @@ class _Asking:
     number: int = 1
     asked: dict[str, DonorSite] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
+    again: bool = False
     taking: bool = False
     run: Run | None = None
 
@@ -204,9 +206,10 @@ class Simulation:
             self._feed(donor, OfferAsked(asking.request, offer_id, self.agenda.now_s))
             if asking.served():
                 return
-        if len(further) > self._world.donors_asked or self._world.partitions:
-            waits = len(asking.answers) < len(asking.asked)
-            later_s = self._world.widen_s if waits else 0.0
+        if len(further) > self._world.donors_asked or asking.again or self._world.partitions:
+            waits = asking.again or len(asking.answers) < len(asking.asked)
+            asking.again = False
+            later_s = self._world.widen_s if waits or not further else 0.0
             self.agenda.at(self.agenda.now_s + later_s, self._ask_further, asking, number)
         elif len(asking.answers) == len(asking.asked):
             asking.row.refused = next(iter(asking.answers.values()), "no-donor")
@@ -224,7 +227,7 @@ class Simulation:
         if self._world.partition_asks:
             parted = self._world.partitions
             found = [one for one in found if not any(each.parts(site, one.site, now_s) for each in parted)]
-        return sorted(found, key=lambda one: (one.site != site, -one.lent_free, one.site))
+        return sorted(found, key=lambda one: (one.site != site, -one.lent_free(), one.site))
 
     def _offered(self, donor: DonorSite, offer: Offer) -> None:
         asking = self._askings.get(offer.request.id)
@@ -242,20 +245,24 @@ class Simulation:
         now_s = self.agenda.now_s
         asking.run = donor.runs[lease.id] = Run(lease, asking.row, now_s, self._idle_until(now_s))
         asking.row.stays += 1
-        donor.lent_free -= len(lease.devices)
         self._note_idle()
         for site, other in asking.asked.items():
             if other is not donor and site not in asking.answers:
                 self._feed(other, Withdrawn(lease.request.id, lease.request.borrower_site, now_s))
 
-    def _refused(self, donor: DonorSite, event: Event, code: str) -> None:
+    def _refused(self, donor: DonorSite, event: Event, refused: Refused) -> None:
         match event:
             case OfferAsked(request=request):
                 asking = self._askings.get(request.id)
-                if asking is not None:
-                    asking.answers[donor.site] = code
+                if asking is not None and refused.terminal:
+                    asking.answers[donor.site] = refused.code
+                elif asking is not None:
+                    del asking.asked[donor.site]  # it may serve later, and is asked again later
+                    asking.again = True
             case OfferCommitted(offer_id=offer_id):
-                raise InternalError(f"{donor.site} takes back the offer {offer_id} before it is old: {code}.")
+                raise InternalError(
+                    f"{donor.site} takes back the offer {offer_id} before it is old: {refused.code}."
+                )
 
     # --- leases -------------------------------------------------------------------------------------------
 
@@ -309,6 +316,8 @@ class Simulation:
         if run.stopped_s is None:
             run.stopped_s = now_s
         self.outcome.preempted += lease.cause is Cause.PREEMPTED
+        if not run.starting:
+            donor.gone(run)  # it waited for its devices; nothing of it is anywhere
         self._count(run)
         msgs = self._books.write(
             donor.site, self._charged(run, now_s), now_s, final=True, refunded=lease.refunded
@@ -394,7 +403,7 @@ class Simulation:
         now_s = self.agenda.now_s
         self._idle_s = self._idle_until(now_s)
         self._idle_at_s = now_s
-        self._is_idle = any(donor.lent_free > 0 for donor in self._donors.values())
+        self._is_idle = any(donor.lent_free() > 0 for donor in self._donors.values())
 
     def _idle_until(self, now_s: float) -> float:
         return self._idle_s + (now_s - self._idle_at_s if self._is_idle else 0.0)
@@ -431,7 +440,7 @@ class Simulation:
             case Stop():
                 self._stop(donor, effect.lease_id)
             case Refuse():
-                self._refused(donor, event, effect.refused.code)
+                self._refused(donor, event, effect.refused)
             case Save() | Queued() | Notice() | Record():
                 pass  # what is on disk, said to people or kept for auditors changes no decision
             case _:
