@@ -102,8 +102,9 @@ def verify(*, as_json: bool, paths: Paths) -> int:
 
 @ledger.command(short_help="Write the books into a file for an auditor.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@json_option
 @paths_options
-def export(*, file: Path, paths: Paths) -> None:
+def export(*, file: Path, as_json: bool, paths: Paths) -> None:
     """Write FILE: the registry, all receipts, contradictions, disputes, and what was asked and decided.
 
     Whoever has it and the registry's pin can check it with ``pyrdma-agent audit``, without being a member.
@@ -111,7 +112,7 @@ def export(*, file: Path, paths: Paths) -> None:
     import asyncio
     import os
 
-    from agent.cli.output import talk
+    from agent.cli.output import data_json, talk
     from agent.errors import NodeError
     from agent.ledger.exporting import export_to
     from agent.ledger.looking import look
@@ -138,5 +139,7 @@ def export(*, file: Path, paths: Paths) -> None:
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+    if as_json:
+        data_json({"schema": 1, "file": str(file), "lines": lines, "pin": pin})
     talk(f"{file} has {lines} lines.")
     talk(f"check it with: pyrdma-agent audit {file} --root {pin}")

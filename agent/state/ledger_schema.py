@@ -55,3 +55,15 @@ CREATE TABLE ledger_log (
 );
 CREATE INDEX ledger_log_at ON ledger_log (at_s)
 """
+
+LEDGER_TABLES: Final = (
+    "ledger_donors",
+    "ledger_receipts",
+    "ledger_set_aside",
+    "ledger_leases",
+    "ledger_devices",
+    "ledger_usage",
+    "ledger_evidence",
+    "ledger_statements",
+    "ledger_log",
+)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.limits import MAX_LEDGER_LOG_LINES
 from agent.state.file import StateFile
 from agent.state.ledger_rows import (
     DonorRow,
@@ -306,10 +307,13 @@ class LedgerStore:
 
     @staticmethod
     def log_in(db: Database, lines: Sequence[LogLine]) -> None:
-        """Write lines of the log within a transaction of the caller's."""
+        """Write lines of the log within a transaction of the caller's; the oldest make room."""
         db.conn.executemany(
             "INSERT INTO ledger_log (at_s, kind, body) VALUES (?, ?, ?)",
             [(one.at_s, one.kind, one.body) for one in lines],
+        )
+        db.execute(
+            "DELETE FROM ledger_log WHERE id <= (SELECT max(id) FROM ledger_log) - ?", [MAX_LEDGER_LOG_LINES]
         )
 
     async def log(self, lines: Sequence[LogLine]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.limits import INVITE_KEPT_S, MAX_LEASES_LISTED
 from agent.state.file import StateFile, put
+from agent.state.ledger_schema import LEDGER_TABLES
 from agent.state.records import MemberRecord, SiteLeaseRecord
 from federation.identity.admission import InviteRecord
 from pyrdma.image.manifest import ImageId
@@ -162,7 +163,7 @@ async def forget_site(file: StateFile) -> None:
     """Empty all books of a site and the registry's marks: what was a node of one site begins in another."""
 
     def change(db: Database) -> None:
-        for table in ("invites", "members", "site_leases", "registry_marks", "tokens"):
+        for table in ("invites", "members", "site_leases", "registry_marks", "tokens", *LEDGER_TABLES):
             db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
 
     await file.write(change)

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.ledger.books import LedgerBooks, Signing
 from agent.ledger.sync import Round, sync_from
-from agent.state import StateFile
-from agent.state.ledger_store import LedgerStore
+from agent.state import StateFile, forget_site
+from agent.state.ledger_store import LedgerStore, LogLine
 from federation.errors import LedgerError, LedgerLockedError
 from federation.ledger.chain import Head
 from federation.ledger.disputes import Resolution, SignedStatement, sign_resolution
@@ -452,6 +452,32 @@ def test_a_dispute_ranks_lower_until_an_auditor_has_signed(tmp_path: Path) -> No
         for gateway in (world.north, world.west):
             seen = await gateway.books.standings()
             assert sum(msgs for _, _, msgs in seen.usage) == 5000
+
+    run(tmp_path, story)
+
+
+def test_a_node_that_leaves_its_site_forgets_its_books(tmp_path: Path) -> None:
+    """Another consortium's donors may have the same names."""
+
+    async def story(world: World) -> None:
+        await world.north.lend()
+        await forget_site(world.north.file)
+        assert await world.north.books.heads() == {}
+        assert (await world.north.books.standings()).usage == ()
+
+    run(tmp_path, story)
+
+
+def test_the_log_keeps_the_newest_lines(tmp_path: Path) -> None:
+    """In order, page by page."""
+
+    async def story(world: World) -> None:
+        store = world.north.books.store
+        await store.log([LogLine(at, "decision", b"{}") for at in range(2500)])
+        first = await store.logged(0)
+        assert [line.at_s for _, line in first] == list(range(RECEIPT_PAGE))
+        last = await store.logged(first[-1][0], limit=5000)
+        assert (last[0][1].at_s, len(last)) == (RECEIPT_PAGE, 1500)
 
     run(tmp_path, story)
 
