@@ -28,9 +28,13 @@ def reserve_class(policy: Policy, classes: Iterable[str]) -> str | None:
 
 
 def floors_of(policy: Policy, donated: int) -> dict[str, int]:
-    """Return the devices that each class has reserved at a donor of so many."""
+    """Return the devices that each class has reserved at a donor of so many.
+
+    A donor of fewer than ``reserve_from`` reserves none: rounded up, they would not go round.
+    """
+    counted = donated if donated >= policy.caps.reserve_from else 0
     return {
-        name: -(-rule.reserve_permille * donated // PER_MILLE)
+        name: -(-rule.reserve_permille * counted // PER_MILLE)
         for name, rule in policy.classes.items()
         if rule.reserve_permille
     }

@@ -47,12 +47,15 @@ def check_guarantee(policy: Policy, findings: Findings) -> None:
 
 
 def smallest_donor(policy: Policy) -> int:
-    """Return the fewest devices from which on every donor can keep all reserves at once."""
+    """Return the fewest devices from which on every donor can keep all reserves at once.
+
+    Headroom is no matter: a reserve is a part of what a donor lends besides it.
+    """
     ratios = [rule.reserve_permille for rule in policy.classes.values() if rule.reserve_permille]
     fewest = 1
     # Rounding up takes less than one device a class, and at most half is reserved: so many are enough.
-    for devices in range(1, 2 * (len(ratios) + policy.lend.headroom_devices) + 2):
-        if sum(-(-ratio * devices // PER_MILLE) for ratio in ratios) + policy.lend.headroom_devices > devices:
+    for devices in range(1, 2 * len(ratios) + 1):
+        if sum(-(-ratio * devices // PER_MILLE) for ratio in ratios) > devices:
             fewest = devices + 1
     return fewest
 
@@ -64,8 +67,7 @@ def _goes_round(policy: Policy, findings: Findings) -> None:
     path = ("caps", "reserve_from") if ("caps", "reserve_from") in findings.tree.keys else ("classes",)
     findings.key(
         path,
-        f"at a donor of {fewest - 1} device{'s' if fewest > 2 else ''} the reserves, rounded up, and the "
-        "headroom are more than it has",
+        f"a donor of {fewest - 1} device{'s' if fewest > 2 else ''} has fewer than the reserves, rounded up",
         f"caps.reserve_from: {fewest} or more: smaller donors then reserve nothing",
     )
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from federation.fairshare.reserve import floors_of
 from federation.limits import MAX_POLICY_BYTES, MAX_POLICY_NODES, MAX_POLICY_PROBLEMS
 from federation.policy.cases import run_cases
 from federation.policy.file import PolicyFile, read_policy
@@ -182,28 +183,31 @@ def test_a_test_that_fails_says_how() -> None:
     assert third.faults == ()
 
 
-@pytest.mark.parametrize(
-    ("reserves", "headroom"), [((100,), 0), ((250, 250), 0), ((1, 1, 1), 2), ((500,), 1)]
-)
-def test_reserves_go_round_from_the_smallest_donor_on(reserves: tuple[int, ...], headroom: int) -> None:
-    """From the figure on every donor can keep all reserves; one below it there is a donor that cannot."""
+@pytest.mark.parametrize("reserves", [(100,), (250, 250), (1, 1, 1), (500,), (100, 100, 100, 200)])
+def test_reserves_go_round_from_the_smallest_donor_on(reserves: tuple[int, ...]) -> None:
+    """From there on every donor keeps all of them; a file that asks it of smaller ones is refused."""
+    names = [f"c{at}" for at in range(len(reserves))]
+    inside = ", ".join(f"{name}: uni-a" for name in names)
     classes = ", ".join(
-        f"c{at}: {{reserve: {each / 10}%, attesters: [uni-a]}}" for at, each in enumerate(reserves)
+        f"{name}: {{reserve: {each / 10}%, attesters: [uni-a]}}"
+        for name, each in zip(names, reserves, strict=True)
     )
     text = (
-        MINIMAL.replace(
-            "{uni-a: {}}",
-            "{uni-a: {classes: {" + ", ".join(f"c{at}: uni-a" for at in range(len(reserves))) + "}}}",
-        )
-        + f"classes: {{{classes}}}\nlend: {{headroom: {headroom}}}\ncaps: {{reserve_from: 1000}}\n"
+        MINIMAL.replace("{uni-a: {}}", f"{{uni-a: {{classes: {{{inside}}}}}}}") + f"classes: {{{classes}}}\n"
     )
-    fewest = smallest_donor(read_policy(text.encode(), "p").policy)
 
-    def fits(devices: int) -> bool:
-        return sum(-(-each * devices // 1000) for each in reserves) + headroom <= devices
+    def wanted(devices: int) -> int:
+        return sum(-(-each * devices // 1000) for each in reserves)
 
-    assert all(fits(devices) for devices in range(fewest, 1000))
-    assert fewest == 1 or not fits(fewest - 1)
+    policy = read_policy(f"{text}caps: {{reserve_from: 1000}}\n".encode(), "p").policy
+    fewest = smallest_donor(policy)
+    assert all(wanted(devices) <= devices for devices in range(fewest, 1000))
+    assert set(floors_of(policy, 999).values()) == {0}
+    policy = read_policy(f"{text}caps: {{reserve_from: {fewest}}}\n".encode(), "p").policy
+    assert sum(floors_of(policy, fewest).values()) == wanted(fewest) <= fewest
+    if fewest > 1:
+        assert wanted(fewest - 1) > fewest - 1
+        assert "reserve" in problems_of(f"{text}caps: {{reserve_from: {fewest - 1}}}\n")[0]
 
 
 def read_or_problems(data: bytes) -> tuple[tuple[Problem, ...], PolicyFile | None]:
