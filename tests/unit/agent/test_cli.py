@@ -61,6 +61,9 @@ FEDERATION = views.FederationView(
             transfer_bytes_per_s=0.25,
         ),
     ),
+    policy=views.PolicyView(
+        3, "ab12", 2, "it has opted out", ((4, 1_800_000_000),), ("the overlay: p:1:1: wrong.",)
+    ),
 )
 SITE = SiteConfig(
     site="uni-a",

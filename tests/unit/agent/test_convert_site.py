@@ -100,6 +100,7 @@ FEDERATION = views.FederationView(
             transfer_bytes_per_s=1.5,
         ),
     ),
+    policy=views.PolicyView(3, "ab12", 2, "it opted out", ((4, 5), (6, 7)), ("one", "two")),
 )
 
 
