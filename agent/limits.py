@@ -398,7 +398,7 @@ MAX_TRACE_SECONDS: Final = 366 * 86400 * 10
 MAX_REPLAY_DEVICES: Final = 65_536
 """Devices of one replay's donors together; each is a value in memory."""
 MAX_REPLAY_VARIANTS: Final = 8
-"""A pass of the door is good for that long at most; without it one that leaked is good for ever."""
+"""Policies times start costs of one replay: a table of more columns is no longer read."""
 
 # --- people -----------------------------------------------------------------------------------------------
 PASS_LIFE_S: Final = 120.0
