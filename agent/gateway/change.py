@@ -159,7 +159,7 @@ class Change:
     # --- offers -------------------------------------------------------------------------------------------
 
     def offer(self, offer: Offer, device_class: str) -> None:
-        """Hold devices for a borrower, and charge its account for what it may do with them."""
+        """Hold devices for a request of the queue, and charge its account for what it may do with them."""
         self.offers[offer.id] = offer
         self.requests[offer.request.key] = offer.id
         self.take(offer.id, offer.devices)
@@ -174,8 +174,8 @@ class Change:
         whole = self.take(lease.id, offer.devices, before=offer.id)
         debt = self.debts.get(offer.id)
         if debt is not None:
-            self._owe(lease.id, debt)
-            self._owe(offer.id, None)
+            debts = self._own_debts()
+            debts[lease.id] = debts.pop(offer.id)
         return whole
 
     def drop(self, offer: Offer) -> None:
@@ -291,9 +291,10 @@ class Change:
 
     def _charge(self, offer: Offer, device_class: str) -> None:
         policy = self.law.policy
+        msgs = 0 if policy is None else expected_of(policy, offer.request, device_class)
         if policy is not None:
-            msgs = expected_of(policy, offer.request, device_class)
-            self._owe(offer.id, Debt(account_of(offer.request), msgs))
+            self._own_debts()[offer.id] = Debt(account_of(offer.request), msgs)
+        self.queue = self.queue.served(offer.request.key, msgs)
 
     def charges(self) -> Charges:
         """Return what no receipt speaks of yet."""
@@ -320,18 +321,22 @@ class Change:
         before = self.debts.get(lease_id)
         if before is debt:
             return
-        if not self._debts_are_own:
-            self.debts, self._debts_are_own = dict(self.debts), True
-        assert isinstance(self.debts, dict)
+        debts = self._own_debts()
         if debt is None:
-            del self.debts[lease_id]
+            del debts[lease_id]
         else:
-            self.debts[lease_id] = debt
+            debts[lease_id] = debt
         known = before or debt
         assert known is not None
         more = (debt.open_msgs if debt else 0) - (before.open_msgs if before else 0)
         if more:
             self.queue = self.queue.charged(known.account, more)
+
+    def _own_debts(self) -> dict[str, Debt]:
+        if not self._debts_are_own:
+            self.debts, self._debts_are_own = dict(self.debts), True
+        assert isinstance(self.debts, dict)
+        return self.debts
 
     # --- answers and records ------------------------------------------------------------------------------
 

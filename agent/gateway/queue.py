@@ -130,6 +130,12 @@ class Queue:
             return replace(self, ranked=self.ranked.removed(*key), seen=seen)
         return replace(self, arrived=self.arrived.remove(*key), seen=seen)
 
+    def served(self, key: RequestKey, msgs: int) -> Queue:
+        """Return the queue without a request for which its account is charged so much."""
+        if self.ranked is None:
+            return self.left(key)
+        return replace(self, ranked=self.ranked.served(*key, msgs), seen=self.seen.drop(key))
+
     def overdue(self, now_s: float) -> tuple[Queue, tuple[Waiting[Wish], ...]]:
         """Return the queue without those that were not asked for in time, and these."""
         queue, gone = self, []

@@ -169,7 +169,6 @@ def _offer(
         since_s=waiting.wish.since_s,
         starts_in_s=grace_s + KILL_SLACK_S if victims else 0.0,
     )
-    change.queue = change.queue.left(waiting.key)
     change.offer(offer, best.device.device_class)
     change.record("offer", request, lease_id=offer.id, devices=devices, code="offered")
     if room is None:

@@ -79,6 +79,14 @@ class Order(Generic[T]):
             return self
         return self._after(gone.account, self.line.remove(site, request_id), self.own)
 
+    def served(self, site: str, request_id: str, msgs: int) -> Order[T]:
+        """Return the order without a request for which its account is charged so much: both in one."""
+        gone = self.line.get(site, request_id)
+        if gone is None:
+            return self
+        own = self.own.add(gone.account, msgs) if msgs else self.own
+        return self._after(gone.account, self.line.remove(site, request_id), own)
+
     def charged(self, account: str, msgs: int) -> Order[T]:
         """Return the order with so much more charged here and not yet receipted; negative takes it back."""
         return self._after(account, self.line, self.own.add(account, msgs))
