@@ -47,7 +47,14 @@ from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import FederationView, GrantedView, PlaceView, RegistryView, SiteView
+from agent.local.views import (
+    FederationView,
+    GrantedView,
+    PlaceView,
+    PolicyView,
+    RegistryView,
+    SiteView,
+)
 from agent.openness.history import History
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
@@ -274,6 +281,7 @@ class Gateway:
             registry=self._registry(),
             sites=self._sites(),
             nodes=node_views(config.node, self._books.members(), self.donor.state, self._clock()),
+            policy=self._fairness.watch.view() if self._fairness is not None else PolicyView(),
         )
 
     def _sites(self) -> tuple[SiteView, ...]:

@@ -1,10 +1,10 @@
 """Keeps the policy in force: from the registry's versions and the site's own overlay file, at the right time.
 
 Rules: versions come with the members; the overlay and what the site opted out of are files in the agent's
-state directory, looked at every few seconds and at SIGHUP. Whatever changes is told at once, and the switch
-to a version happens within ``POLICY_LOOK_S`` of its time. A copy of the last overlay that could be read is
-kept beside it, so that a restart with a damaged one lends no more than before. Files are parsed beside the
-loop. A clock behind the registry's last signature is not believed.
+state directory, looked at every few seconds. Whatever changes is told at once, and the switch to a version
+happens within ``POLICY_LOOK_S`` of its time. A copy of the last overlay that could be read is kept beside it,
+so that a restart with a damaged one lends no more than before. Files are parsed beside the loop. A clock
+behind the registry's last signature is not believed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 
 from agent.errors import StateError
 from agent.limits import POLICY_LOOK_S
+from agent.local.views import PolicyView
 from agent.site.opting_out import read_opted_out
 from agent.site.policy_in_force import (
     InForce,
@@ -74,6 +75,19 @@ class PolicyWatch:
         """What holds."""
         return self._now
 
+    def view(self) -> PolicyView:
+        """Return what the local API shows."""
+        now = self._now
+        base = now.base
+        return PolicyView(
+            version=0 if base is None else base.version,
+            digest="" if base is None else base.digest,
+            overlay=now.overlay,
+            why_not=now.why_not,
+            upcoming=now.upcoming,
+            faults=now.faults,
+        )
+
     def policies(self) -> Mapping[str, Policy]:
         """Return all versions that can be read here, past ones as well, by digest: they price receipts."""
         return {name: one.policy for name, one in self._versions.items() if one.policy is not None}
@@ -99,7 +113,7 @@ class PolicyWatch:
             self.reload()
 
     def reload(self) -> None:
-        """Look at everything soon, as after SIGHUP."""
+        """Look at everything soon."""
         task = asyncio.create_task(self.look(), name="policy-look")
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)

@@ -158,10 +158,15 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def _leaves() -> list[str]:
-    context, names = click.Context(cli), list[str]()
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        names += [f"{name} {one}" for one in command.commands] if isinstance(command, click.Group) else [name]
+    return _leaves_of(cli, "")
+
+
+def _leaves_of(group: click.Group, before: str) -> list[str]:
+    context, names = click.Context(group), list[str]()
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = isinstance(command, click.Group)
+        names += _leaves_of(command, f"{before}{name} ") if inner else [f"{before}{name}"]
     return names
 
 
