@@ -332,9 +332,7 @@ class Owner:
                     self._refit()
                 case Notify(lease_id, deadline_s):
                     assert self.guests is not None, "there are guests"
-                    self.guests.notice(
-                        lease_id, max(0.0, deadline_s - self._clock()), self._why(device, held)
-                    )
+                    self.guests.notice(lease_id, max(0.0, deadline_s - self._clock()), _why(device))
                 case Kill(lease_id):
                     assert self.guests is not None, "there are guests"
                     self.guests.kill(lease_id, _why(device))
