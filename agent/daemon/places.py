@@ -56,6 +56,7 @@ class GatewayPlace:
         """Read the registry now and ask every site how it is."""
         await self._watch.refresh()
         await self._neighbours.ask_all()
+        await self._gateway.refresh()
         return await self.federation()
 
     async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:

@@ -145,6 +145,12 @@ class Fairness:
         """Take over what the registry says now."""
         self.watch.learn(self._parts.trust.membership)
 
+    async def refresh(self) -> None:
+        """Look at the policy's files, exchange books with every gateway that answers, and rank, now."""
+        await self.watch.look()
+        await self.exchange.ask_all()
+        await self.ranking.now()
+
     async def close(self) -> None:
         """Stop; what was decided until now is written down."""
         await self.exchange.close()

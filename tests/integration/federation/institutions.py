@@ -93,6 +93,14 @@ class Federation:
         """Have the consortium sign its registry anew."""
         command("consortium", "publish", "--registry", str(self.registry), "--keys", str(self.keys), *options)
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that needs no agent; it must succeed."""
+        return command(*words)
+
+    def try_command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that needs no agent, and may fail."""
+        return try_command(*words)
+
     def acquaint(self, *gateways: SiteNode) -> None:
         """Wait until each of these gateways hears from all the others."""
         for gateway in gateways:
@@ -109,15 +117,20 @@ class Federation:
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a command that needs no agent; it must succeed."""
-    done = subprocess.run(
+    done = try_command(*words)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def try_command(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that needs no agent, and may fail."""
+    return subprocess.run(
         [sys.executable, "-m", "agent", *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=DEADLINE_S,
     )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def free_ports(count: int) -> list[int]:

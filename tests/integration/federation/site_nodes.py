@@ -140,8 +140,9 @@ class SiteNode:
         return self.call(lambda client: client.stop(lease_id))
 
     def cli(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the command line on this node's directories."""
-        command = [*self.inside, sys.executable, "-m", "agent", *words, *self.directories]
+        """Run the command line on this node's directories; what follows ``--`` stays last."""
+        at = words.index("--") if "--" in words else len(words)
+        command = [*self.inside, sys.executable, "-m", "agent", *words[:at], *self.directories, *words[at:]]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=DEADLINE_S, input=stdin
         )
