@@ -90,7 +90,7 @@ class Ranking:
             return
         said = await self._books.standings()
         rows = await self._books.store.donors()
-        local = Usage().add_all(await self._books.store.usage_of(self._books.site))
+        local = await self._books.store.usage_of(self._books.site)
         self._arrears = said.arrears
         await self._changed(self._standing(policy, said, rows, local))
 
@@ -104,7 +104,7 @@ class Ranking:
         return standing_of(
             policy,
             epoch,
-            usage=Usage().add_all(said.usage),
+            usage=said.usage,
             open_leases=[_open(one, policy) for one in said.open_leases if one.donor != self._books.site],
             donated=self._donated(),
             oldest_head_age_s=age_s,

@@ -19,7 +19,7 @@ from agent.ledger.checking import SignatureChecks
 from agent.ledger.verifying import verify_chain
 from agent.state.ledger_store import LedgerStore
 from federation.errors import LedgerError, LedgerLockedError, ReceiptError
-from federation.fairshare.usage import Delta
+from federation.fairshare.usage import Usage
 from federation.ledger.accept import Outcome
 from federation.ledger.chain import Facts, Head
 from federation.ledger.disputes import (
@@ -64,7 +64,7 @@ class Standings:
 
     Args:
         digest: of all heads.
-        usage: account, epoch, msgs of all receipts, as disputes and resolutions leave it.
+        usage: of all receipts, as disputes and resolutions leave it.
         open_leases: those whose last receipt is not final.
         held: devices by account on them.
         arrears: borrowers that get no new leases.
@@ -72,7 +72,7 @@ class Standings:
     """
 
     digest: bytes
-    usage: tuple[Delta, ...]
+    usage: Usage
     open_leases: tuple[LeaseLine, ...]
     held: Mapping[str, int]
     arrears: frozenset[str]
@@ -275,7 +275,7 @@ class LedgerBooks:
         open_leases = tuple(await self.store.open_leases())
         return Standings(
             digest=ledger_digest({row.donor: row.head for row in donors}),
-            usage=(*await self.store.usage(), *await self.store.corrections()),
+            usage=(await self.store.usage()).add_all(await self.store.corrections()),
             open_leases=open_leases,
             held=holdings(open_leases),
             arrears=in_arrears(await self.store.all_unsigned(), now_s),

@@ -264,6 +264,15 @@ def items_of(db: Database, number: int, after: int, most: int) -> Iterator[Item]
     return (Item(*row) for row in rows)
 
 
+def since(db: Database, number: int, after: int) -> list[tuple[bytes, int]]:
+    """Return a donor's receipts after a position: the body, and where the one before it of its lease is."""
+    rows: list[tuple[bytes, int]] = db.execute(
+        "SELECT body, earlier FROM ledger_receipts WHERE id > ? AND id <= ? ORDER BY id",
+        [number << _SHIFT | after, number << _SHIFT | _MASK],
+    ).fetchall()
+    return rows
+
+
 def set_aside_of(db: Database, number: int, after: int, most: int) -> Iterator[tuple[int, Item]]:
     """Yield by position what a donor signed after it contradicted itself."""
     rows = db.execute(

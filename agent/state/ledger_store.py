@@ -24,8 +24,9 @@ from agent.state.ledger_rows import (
     items_of,
     set_aside_of,
 )
+from agent.state.ledger_usage import UsageReading
 from federation.errors import LedgerError
-from federation.fairshare.usage import Delta, spread
+from federation.fairshare.usage import Delta, Usage, spread
 from federation.ledger.accept import Outcome
 from federation.ledger.chain import Chain, Facts, Head
 from federation.ledger.disputes import (
@@ -68,6 +69,8 @@ class LedgerStore:
     def __init__(self, file: StateFile) -> None:
         self._file = file
         self._rows = LedgerRows()
+        self._usage = UsageReading(self._rows)
+        self._usage_of: dict[str, UsageReading] = {}
 
     async def donors(self) -> list[DonorRow]:
         """Return every donor's head, by name."""
@@ -216,25 +219,14 @@ class LedgerStore:
         rows = await self._file.read(lambda db: db.execute(_LINES + where, arguments).fetchall())
         return [lease_line(*row) for row in rows]
 
-    async def usage(self) -> list[Delta]:
-        """Return what all receipts say of use: account, epoch, msgs, disputes and resolutions apart."""
-        rows = await self._file.read(
-            lambda db: db.execute(
-                "SELECT account, epoch, sum(msgs) FROM ledger_usage GROUP BY account, epoch"
-            ).fetchall()
-        )
-        return [(account, epoch, msgs) for account, epoch, msgs in rows if msgs]
+    async def usage(self) -> Usage:
+        """Return what all receipts say of use, disputes and resolutions apart."""
+        return await self._file.read(self._usage.read)
 
-    async def usage_of(self, donor: str) -> list[Delta]:
-        """Return what the receipts of one donor say of use: account, epoch, msgs."""
-        rows = await self._file.read(
-            lambda db: db.execute(
-                "SELECT u.account, u.epoch, u.msgs FROM ledger_usage u"
-                " JOIN ledger_donors d ON d.id = u.donor_id WHERE d.donor = ?",
-                [donor],
-            ).fetchall()
-        )
-        return [(account, epoch, msgs) for account, epoch, msgs in rows if msgs]
+    async def usage_of(self, donor: str) -> Usage:
+        """Return what the receipts of one donor say of use."""
+        reading = self._usage_of.setdefault(donor, UsageReading(self._rows, donor))
+        return await self._file.read(reading.read)
 
     async def corrections(self) -> list[Delta]:
         """Return what disputes and resolutions change about use; only those that hold are kept here."""

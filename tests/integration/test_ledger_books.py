@@ -17,6 +17,7 @@ from agent.ledger.sync import Round, sync_from
 from agent.state import StateFile, forget_site
 from agent.state.ledger_store import LedgerStore, LogLine
 from federation.errors import LedgerError, LedgerLockedError
+from federation.fairshare.usage import Usage
 from federation.ledger.chain import Head
 from federation.ledger.disputes import Resolution, SignedStatement, sign_resolution
 from federation.ledger.exchange import Countersignature
@@ -181,10 +182,30 @@ def test_what_ranking_reads_is_the_same_everywhere(tmp_path: Path) -> None:
         await world.north.sync(Face(world.west, "north"))
         seen = [await one.books.standings() for one in (world.north, world.south, world.west)]
         assert len({one.digest for one in seen}) == 1
-        assert len({tuple(sorted(one.usage)) for one in seen}) == 1
+        assert seen[0].usage == seen[1].usage == seen[2].usage
         assert seen[0].held == seen[1].held == seen[2].held == {"/south/nlp": 1, "/south/vision": 1}
-        assert sum(msgs for _, _, msgs in seen[0].usage) == (1500 + 400 + 900) * 2500
+        assert _total(seen[0].usage) == (1500 + 400 + 900) * 2500
         assert seen[1].heard_at["north"] == world.now_s
+
+    run(tmp_path, story)
+
+
+def test_use_is_the_same_however_often_it_was_read(tmp_path: Path) -> None:
+    """Receipt by receipt, page by page, after a cut, or once from the table: one value (I1)."""
+
+    async def story(world: World) -> None:
+        items = _chain(60)
+        for at in range(0, 60, 7):
+            await world.south.books.import_page("north", items[at : at + 7])
+            await world.south.books.store.usage()
+            await world.west.books.import_page("north", items[at : at + 7])
+        often, once = await world.south.books.store.usage(), await world.west.books.store.usage()
+        assert often == once
+        assert _total(once) == 6 * 1_500_000
+        assert await world.south.books.store.usage_of("north") == once
+        assert await world.south.books.store.usage_of("west") == Usage()
+        await world.south.books.import_page("north", _chain(60, parts_at=31)[30:])
+        assert _total(await world.south.books.store.usage()) == 3 * 1_500_000
 
     run(tmp_path, story)
 
@@ -228,7 +249,7 @@ def test_a_second_history_is_found_by_whoever_hears_both(tmp_path: Path) -> None
         assert await world.south.books.store.evidence() == [evidence]
         seen = [await gateway.books.standings() for gateway in (world.south, world.west)]
         assert seen[0].digest == seen[1].digest
-        assert sorted(seen[0].usage) == sorted(seen[1].usage)
+        assert seen[0].usage == seen[1].usage
         outcome = await world.south.books.import_page("north", one[16:])
         assert outcome.refusal is not None
         assert outcome.refusal.code == "forked"
@@ -387,7 +408,7 @@ def test_a_borrower_that_does_not_sign_gets_no_new_leases(tmp_path: Path) -> Non
         world.now_s = START_S + 600 + ARREARS_S + 1.0
         seen = await world.north.books.standings()
         assert seen.arrears == {"south"}
-        assert sum(msgs for _, _, msgs in seen.usage) == 1200 * 2500
+        assert _total(seen.usage) == 1200 * 2500
         await world.south.sync(Face(world.north, "south"), judge=right)
         assert (await world.north.books.standings()).arrears == frozenset()
 
@@ -438,7 +459,7 @@ def test_a_dispute_ranks_lower_until_an_auditor_has_signed(tmp_path: Path) -> No
         assert done.signed == 0
         await world.north.sync(Face(world.south, "north"))
         seen = await world.north.books.standings()
-        assert sum(msgs for _, _, msgs in seen.usage) == 1000
+        assert _total(seen.usage) == 1000
         (line,) = await world.north.books.store.leases()
         assert (line.charge_msgs, line.signed_seq) == (600 * 2500, 0)
         resolution = Resolution(
@@ -451,7 +472,7 @@ def test_a_dispute_ranks_lower_until_an_auditor_has_signed(tmp_path: Path) -> No
         await world.west.sync(Face(world.north, "west"))
         for gateway in (world.north, world.west):
             seen = await gateway.books.standings()
-            assert sum(msgs for _, _, msgs in seen.usage) == 5000
+            assert _total(seen.usage) == 5000
 
     run(tmp_path, story)
 
@@ -463,7 +484,7 @@ def test_a_node_that_leaves_its_site_forgets_its_books(tmp_path: Path) -> None:
         await world.north.lend()
         await forget_site(world.north.file)
         assert await world.north.books.heads() == {}
-        assert (await world.north.books.standings()).usage == ()
+        assert (await world.north.books.standings()).usage == Usage()
 
     run(tmp_path, story)
 
@@ -498,6 +519,10 @@ def test_a_damaged_receipt_on_disk_is_found(tmp_path: Path) -> None:
         assert (outcome.refusal.code, outcome.chain.head.position) == ("signature", 6)
 
     run(tmp_path, story)
+
+
+def _total(usage: Usage) -> int:
+    return sum(usage.ever.values())
 
 
 def _chain(length: int, *, parts_at: int | None = None) -> list[Item]:
