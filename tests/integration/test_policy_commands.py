@@ -186,6 +186,33 @@ def test_diff_tells_who_gains(policy: Any, tmp_path: Path) -> None:
     assert policy("diff", SHIPPED, SHIPPED)[1] == "nothing changes\n"
 
 
+def test_diff_tells_which_leases_would_be_refused(policy: Any, tmp_path: Path) -> None:
+    """From what ``leases --json`` prints; ended ones and those without an account do not count."""
+    other = tmp_path / "b.yaml"
+    other.write_text(SHIPPED.read_text().replace("  to: [any]", "  to: [/uni-a, /uni-b/courses, /college-d]"))
+    row = {
+        "model": "uni-a/m",
+        "state": "active",
+        "donor": "uni-a/n1",
+        "borrower": "",
+        "account": "/uni-b/courses",
+    }
+    rows = [
+        row | {"id": "kept"},
+        row | {"id": "gone", "account": "/uni-b"},
+        row | {"id": "ended", "account": "/uni-b", "state": "ended"},
+        row | {"id": "nobody", "account": ""},
+    ]
+    leases = tmp_path / "leases.json"
+    leases.write_text(json.dumps({"schema": 1, "leases": rows}))
+    code, out, _ = policy("diff", SHIPPED, other, "--leases", leases, "--site", "uni-b")
+    assert code == 0
+    assert "leases that would be refused: 1" in out
+    assert "  gone /uni-b uni-a/m: lend.to: uni-a does not lend to /uni-b." in out
+    leases.write_text("[1]")
+    assert policy("diff", SHIPPED, other, "--leases", leases)[0] == 2
+
+
 def test_fmt_changes_a_file_once(policy: Any, tmp_path: Path) -> None:
     """``--check`` changes nothing; the second time there is nothing to do; the mode stays."""
     path = tmp_path / "p.yaml"
