@@ -63,7 +63,7 @@ def explain(*, file: str, overlay: str | None, as_json: bool, **asked: Any) -> i
 
 def _facts(policy: Policy, asked: dict[str, Any], now_s: int) -> RequestFacts:
     from federation.fairshare.accounts import check_account
-    from federation.policy.build import sites_of
+    from federation.policy.account_tree import sites_of
     from federation.policy.cases import AT_EXPECTED, minute_of_week
     from federation.policy.hours import WEEK_MINUTES
     from federation.policy.permit import RequestFacts, rule_for

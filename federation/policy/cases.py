@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from federation.fairshare.reserve import reserve_class
-from federation.policy.build import Findings, exists, sites_of
+from federation.policy.account_tree import exists, sites_of
+from federation.policy.findings import Findings
 from federation.policy.form import CaseForm
 from federation.policy.hours import DAY_MINUTES, DAYS
 from federation.policy.permit import (

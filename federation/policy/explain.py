@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from federation.fairshare.reserve import reserve_class
-from federation.policy.build import sites_of
+from federation.policy.account_tree import sites_of
 from federation.policy.hours import DAY_MINUTES, DAYS, WEEK_MINUTES, minutes_until
 from federation.policy.permit import (
     Denied,

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from federation.policy.build import Findings, build
+from federation.policy.build import build
 from federation.policy.cases import Case, cases_of
 from federation.policy.complaints import complaints
+from federation.policy.findings import Findings
 from federation.policy.form import Form, PolicyForm
 from federation.policy.guarantee import check_guarantee
 from federation.policy.policy import Policy

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from federation.policy.build import Findings
+from federation.policy.findings import Findings
 from federation.policy.permit import within_any
 from federation.policy.policy import PER_MILLE, ClassRule, Match, Policy
 from federation.policy.units import write_duration, write_percent

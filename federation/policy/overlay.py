@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from federation.policy.build import Findings, deny_rules, models_of, sites_of, unique_ids
+from federation.policy.account_tree import sites_of
+from federation.policy.build import deny_rules, models_of, unique_ids
 from federation.policy.cases import Case, cases_of
 from federation.policy.file import expect_kind, read_form
+from federation.policy.findings import Findings
 from federation.policy.form import DataForm, ModelsForm, OverlayForm, OverlayLendForm
 from federation.policy.hours import minutes_of
 from federation.policy.permit import within_any
