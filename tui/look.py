@@ -44,9 +44,9 @@ class Look:
 _KINDS: Final = (
     ("●", Tone.GOOD, ("ready", "running", "active", "fresh", "idle")),
     ("◆", Tone.STRONG, ("leased",)),
-    ("▲", Tone.WARN, ("draining", "stale", "expected", "warming", "starting")),
+    ("▲", Tone.WARN, ("draining", "stale", "expected", "warming", "starting", "reclaiming")),
     ("■", Tone.BAD, ("lost", "failed", "dropped", "local", "broken", "down")),
-    ("○", Tone.FAINT, ("off", "left", "unknown", "done", "ended", "none")),
+    ("○", Tone.FAINT, ("off", "owned", "left", "unknown", "done", "ended", "none")),
 )
 _LOOKS: Final = {word: Look(glyph, word, tone) for glyph, tone, words in _KINDS for word in words}
 LEGEND: Final = "● good   ◆ lent and in use   ▲ look here soon   ■ broken   ○ off, over or not known"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agent.daemon.faces import ClassCount, SiteSummary
 from agent.gateway.book import Book
-from agent.gateway.fleet import DeviceRef, Heard
+from agent.gateway.fleet import Device, DeviceRef, Heard
 from agent.gateway.leases import State
 from agent.gateway.request import Place
 from agent.local.queue_views import DeviceCountView
@@ -81,7 +81,7 @@ def _node_view(
         state=state,
         age_s=None if heard is None else now_s - heard.heard_at_s,
         devices=tuple(
-            _device_view(DeviceRef(name, one.id), one.kind, one.memory_bytes, report.donating, book)
+            _device_view(DeviceRef(name, one.id), one, report.donating, book)
             for one in report.devices
         )
         if report is not None
@@ -91,7 +91,8 @@ def _node_view(
     )
 
 
-def _device_view(ref: DeviceRef, kind: str, memory_bytes: int, donating: bool, book: Book) -> DeviceView:
+def _device_view(ref: DeviceRef, device: Device, donating: bool, book: Book) -> DeviceView:
+    kind, memory_bytes = device.kind, device.memory_bytes
     lease = next((one for one in book.leases.values() if ref in one.devices), None)
     if lease is not None:
         borrower = f"{lease.request.borrower_site}/{lease.request.borrower_node}"
@@ -99,4 +100,5 @@ def _device_view(ref: DeviceRef, kind: str, memory_bytes: int, donating: bool, b
     ending = next((one for one, left in book.stopping.items() if ref in left.devices), None)
     if ending is not None:  # nobody else gets it before its node has let go of it
         return DeviceView(ref.device, kind, memory_bytes, "leased", ending, "")
-    return DeviceView(ref.device, kind, memory_bytes, "idle" if donating else "off", "", "")
+    free = "idle" if device.state == "lent" else device.state
+    return DeviceView(ref.device, kind, memory_bytes, free if donating else "off", "", "")

@@ -237,7 +237,10 @@ class GrantedView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """One device of a node: ``state`` is ``idle``, ``leased`` or ``off`` (not donated)."""
+    """One device of a node as its gateway knows it.
+
+    ``state`` is ``idle``, ``leased``, ``reclaiming`` or ``owned`` (by its owner), or ``off`` (not donated).
+    """
 
     id: str
     kind: str
