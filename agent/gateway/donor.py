@@ -29,6 +29,7 @@ from agent.gateway.events import (
     Renewed,
     Withdrawn,
 )
+from agent.gateway.explain import place_now
 from agent.gateway.fleet import Device, NodeReport, Replica
 from agent.gateway.law import Law
 from agent.gateway.leases import State
@@ -148,7 +149,7 @@ class LocalDonor:
         if isinstance(answer, Refused):
             return Refusal(answer.code, answer.sentence, answer.fix, answer.terminal)
         if isinstance(answer, Queued):
-            return place_view(answer.place)
+            return place_view(place_now(self.state, asked.key, self._clock()) or answer.place)
         assert isinstance(answer, Offered), "an offer is asked for: it is given, queued for, or refused"
         offer, terms = answer.offer, answer.offer.terms
         return LeaseOffer(

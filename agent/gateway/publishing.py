@@ -9,15 +9,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from itertools import islice
 
 from agent.daemon.faces import Report
 from agent.errors import StateError
 from agent.gateway.book import Lease
 from agent.gateway.change import Change
+from agent.gateway.eta import eta_of
 from agent.gateway.events import Tick
 from agent.gateway.places import place_of
-from agent.gateway.request import account_of
+from agent.gateway.queue import Wish
+from agent.gateway.request import Place, account_of
 from agent.gateway.state import State
 from agent.gateway.supply import Supply
 from agent.gateway.view import device_counts, place_view
@@ -42,6 +45,7 @@ from agent.openness.statistics import (
     waits_by_class,
 )
 from federation.fairshare.accounts import institution
+from federation.fairshare.line import Waiting
 
 _log = logging.getLogger(__name__)
 
@@ -147,10 +151,15 @@ def _requests(state: State, now_s: float) -> tuple[WaitingRequestView, ...]:
             devices=waiting.devices,
             instant=waiting.wish.request.instant,
             waited_s=max(0.0, now_s - waiting.wish.since_s),
-            place=place_view(place_of(look, waiting, supply)),
+            place=place_view(_place(look, waiting, supply)),
         )
         for waiting in islice(state.queue.walk(supply.deficits), MAX_QUEUE_LISTED)
     )
+
+
+def _place(look: Change, waiting: Waiting[Wish], supply: Supply) -> Place:
+    place = place_of(look, waiting, supply)
+    return replace(place, eta_s=eta_of(look, supply, waiting, place.ahead))
 
 
 def _shares(state: State) -> tuple[ShareView, ...]:
