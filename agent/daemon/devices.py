@@ -6,7 +6,6 @@ reports.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -124,12 +123,11 @@ class Devices:
             return True  # images lie in host memory, which is not these devices'
         return await self._keeper.lend(sum(one.memory_bytes for one in lent))
 
-    async def in_use(self, device: DeviceSpec) -> bool:
+    def in_use(self, device: DeviceSpec) -> bool:
         """Say whether a process of ours is still on a GPU."""
-        gpus = self._gpus
-        if gpus is None or not device.gpu:
+        if self._gpus is None or not device.gpu:
             return False
-        return await asyncio.to_thread(lambda: bool(gpus.processes(device.gpu) & tree(os.getpid())))
+        return bool(self._gpus.processes(device.gpu) & tree(os.getpid()))
 
     def _count_energy(self) -> None:
         if self._gpus is not None:

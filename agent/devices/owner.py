@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agent.devices.ownership import (
     Claimed,
@@ -36,8 +37,10 @@ from agent.devices.processes import group_is_gone, started_ticks
 from agent.devices.provider import DeviceSpec, Moment, Provider
 from agent.devices.settings import DeviceSettings, Will
 from agent.errors import BusyError, OwnedError, RequestError
-from agent.limits import DEMAND_EVERY_S, LOOK_S, MAX_CLAIMS
+from agent.limits import DEMAND_EVERY_S, LOOK_S, MAX_CLAIMS, VERIFY_S
 
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 _log = logging.getLogger(__name__)
 _SEEN = ("use", "hours")
 """Claims of providers; they come and go with what is seen."""
@@ -70,8 +73,8 @@ class Room(Protocol):
     async def fit(self, lent: Sequence[DeviceSpec]) -> bool:
         """Hold no more memory than that of the devices that are lent; say whether that is so now."""
 
-    async def in_use(self, device: DeviceSpec) -> bool:
-        """Say whether a process of ours is still on a device."""
+    def in_use(self, device: DeviceSpec) -> bool:
+        """Say whether a process of ours is still on a device; it may block on a driver."""
 
 
 class Owner:
@@ -107,6 +110,8 @@ class Owner:
         self._watchers: set[asyncio.Event] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._looking_since_s = 0.0
+        # One thread for the driver: when it hangs, nothing else does, and no thread comes on top.
+        self._driver = ThreadPoolExecutor(1, thread_name_prefix="driver")
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -122,6 +127,7 @@ class Owner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._driver.shutdown(wait=False, cancel_futures=True)
 
     def held(self, device: str) -> Held:
         """Return how a device stands."""
@@ -294,7 +300,7 @@ class Owner:
     async def _look(self) -> None:
         here = time.localtime()
         moment = Moment(self._clock(), here.tm_wday * 1440 + here.tm_hour * 60 + here.tm_min)
-        wants = await asyncio.to_thread(self._provider.wants, moment)
+        wants = await self._drive(self._provider.wants, moment)
         for device, held in self._held.items():
             claims = wants.get(device, {})
             for claim in _SEEN:
@@ -303,11 +309,15 @@ class Owner:
                 elif claim in held.claims:
                     self._apply(device, Unclaimed(claim, self._clock()))
 
+    async def _drive(self, call: Callable[[_A], _R], argument: _A) -> _R:
+        return await asyncio.get_running_loop().run_in_executor(self._driver, call, argument)
+
     async def _verify(self, device: str) -> None:
         groups = self._groups[device]
         groups -= {one for one in groups if group_is_gone(one)}
-        used = await self._room.in_use(self.specs[device])
-        fits = await self._room.fit(self._lent())
+        async with asyncio.timeout(VERIFY_S):
+            used = await self._drive(self._room.in_use, self.specs[device])
+            fits = await self._room.fit(self._lent())
         free = not groups and not used and fits
         self._apply(device, MemorySeen(free, self._clock()))
 
@@ -362,8 +372,9 @@ class Owner:
     def _refit(self) -> None:
         async def fit() -> None:
             lent: list[DeviceSpec] = []
-            while lent != (lent := self._lent()):  # it may change while the cache is told
-                await self._room.fit(lent)
+            async with asyncio.timeout(VERIFY_S):
+                while lent != (lent := self._lent()):  # it may change while the cache is told
+                    await self._room.fit(lent)
 
         self._begin("memory", fit)
 
