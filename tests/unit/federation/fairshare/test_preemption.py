@@ -147,3 +147,12 @@ def test_an_account_does_not_preempt_itself(make_policy: Callable[..., Policy]) 
     """Its own jobs are its own affair."""
     standing = _standing(make_policy({"/a": 1, "/b": 1}), {"/a": 10, "/b": 1000})
     assert not may_preempt(standing, Charges(), "/b", 10, Running("/b", 10, 900, 900))
+
+
+def test_accounts_that_are_even_leave_each_other_alone(make_policy: Callable[..., Policy]) -> None:
+    """Being a little below is no reason to take a lease that runs; being below by more than a tenth is."""
+    policy = make_policy({"/a": 1, "/b": 1})
+    for used, may in ((1000, False), (1080, False), (1200, True)):
+        standing = _standing(policy, {"/a": 1000, "/b": used})
+        own = Charges().add("/b", 10)
+        assert may_preempt(standing, own, "/a", 10, Running("/b", 10, 1000, 900)) is may, used
