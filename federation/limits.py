@@ -167,7 +167,7 @@ MAX_POLICY_DURATION_S: Final = 366 * 86400
 
 # --- the ledger -------------------------------------------------------------------------------------------
 MAX_RECEIPT_BYTES: Final = 2048
-"""One receipt's body; an honest one has about 550 bytes, with eight devices 900. Every site keeps all of them."""
+"""One receipt's body; an honest one has about 550 bytes, with eight devices 900. All sites keep all of them."""
 MAX_RECEIPT_DEVICES: Final = 16
 """Devices of one lease; each is looked up when a receipt is taken."""
 RECEIPT_PAGE: Final = 1000
@@ -217,3 +217,6 @@ MAX_REASON_CHARS: Final = 512
 """A text of a donor's reason; it is shown to the person who waits."""
 MAX_REASON_NUMBER: Final = 1 << 53
 """A number of a donor's reason; it is kept and shown as JSON."""
+LEDGER_CLOCK_JUMP_S: Final = 600
+"""How far a donor's clock may move against time since its start before it signs nothing more: a receipt from
+2036 would be taken by nobody for ten years, nor any after it in its chain."""

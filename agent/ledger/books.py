@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.daemon.clocks import boot_time_s
 from agent.ledger.checking import SignatureChecks
 from agent.ledger.verifying import verify_chain
 from agent.state.ledger_store import LedgerStore
@@ -35,7 +36,7 @@ from federation.ledger.exchange import Countersignature
 from federation.ledger.form import decode
 from federation.ledger.items import Evidence, Item, proves
 from federation.ledger.merge import ledger_digest
-from federation.ledger.own import OwnChain, begin, heard, may_write
+from federation.ledger.own import OwnChain, begin, clock_moved_s, heard, may_write
 from federation.ledger.receipt import Receipt, SignedReceipt
 from federation.ledger.signing import BORROWER, Keys, sign, verifies
 from federation.ledger.standing import LeaseLine, holdings, in_arrears
@@ -94,7 +95,7 @@ class LedgerBooks:
         policies: Callable[[], Mapping[str, Policy]],
         own: OwnChain,
         clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = boot_time_s,
     ) -> None:
         self.store = store
         self._signing = signing
@@ -103,6 +104,7 @@ class LedgerBooks:
         self._own = own
         self._clock = clock
         self._monotonic = monotonic
+        self._anchor_s = clock() - monotonic()
 
     @classmethod
     async def of(
@@ -113,7 +115,7 @@ class LedgerBooks:
         keys: Callable[[], Keys],
         policies: Callable[[], Mapping[str, Policy]],
         clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = boot_time_s,
     ) -> LedgerBooks:
         """Return the books in a store.
 
@@ -123,7 +125,7 @@ class LedgerBooks:
             keys: returns all sites' keys as the registry has them now.
             policies: returns the policies by digest, former ones as well.
             clock: Unix time.
-            monotonic: a clock that only goes forward.
+            monotonic: a clock that only goes forward, also while the machine sleeps.
         """
         own = begin(remembered=await store.remembered(signing.site), now_s=monotonic())
         return cls(store, signing, keys=keys, policies=policies, own=own, clock=clock, monotonic=monotonic)
@@ -323,6 +325,13 @@ class LedgerBooks:
             return  # disputed often enough; what was said before stands
 
     def _check_writable(self) -> None:
+        moved_s = clock_moved_s(self._anchor_s, unix_s=self._clock(), forward_s=self._monotonic())
+        if moved_s:
+            raise LedgerLockedError(
+                f"this machine's clock has moved by {moved_s} s since the agent started, and signs no "
+                "receipts before it is right.",
+                fix="set the clock by NTP; if it was wrong at the start, start the agent again",
+            )
         alone = not self.keys.sites.keys() - {self.site}
         if may_write(self._own, self._monotonic(), alone=alone):
             return

@@ -7,6 +7,9 @@ that says otherwise, writes at once. A receipt of ours that others hold and we d
 ``locked``, however long nobody answers: it is proof, since only we can have signed it. What is missing is
 pulled back from whoever holds it, and then the chain is ``open``. A mere claim to be ahead locks nothing.
 
+A clock that has jumped stops the pen as well: what is signed with a wrong time cannot be taken back, and
+nobody takes what lies ahead of his own clock, nor anything after it in the chain.
+
 Waiting loses nothing: receipts are cumulative, and the next one says all that was not said.
 """
 
@@ -20,7 +23,7 @@ from federation.ledger.chain import Head
 from federation.ledger.form import decode
 from federation.ledger.items import UNILATERAL, Item, check_item
 from federation.ledger.signing import Keys
-from federation.limits import LEDGER_UNCONFIRMED_S
+from federation.limits import LEDGER_CLOCK_JUMP_S, LEDGER_UNCONFIRMED_S
 
 OwnState = Literal["open", "unconfirmed", "locked"]
 
@@ -86,3 +89,15 @@ def may_write(own: OwnChain, now_s: float, *, alone: bool) -> bool:
     if own.state == "unconfirmed":
         return (alone and not own.remembered) or now_s - own.since_s >= LEDGER_UNCONFIRMED_S
     return own.state == "open"
+
+
+def clock_moved_s(anchor_s: float, *, unix_s: float, forward_s: float) -> int:
+    """Return by how much the clock has jumped since the start, if that is too much to sign by; else 0.
+
+    Args:
+        anchor_s: what ``unix_s - forward_s`` was at the start.
+        unix_s: what the clock says.
+        forward_s: a clock that only goes forward, also while the machine sleeps.
+    """
+    moved_s = int(unix_s - forward_s - anchor_s)
+    return moved_s if abs(moved_s) > LEDGER_CLOCK_JUMP_S else 0

@@ -327,6 +327,7 @@ def test_a_restored_database_is_locked_until_it_is_whole_again(tmp_path: Path) -
         await world.north.sync(Mute(world.south, "north"))
         assert world.north.books.own.state == "locked"
         world.north.monotonic_s = 1e6
+        world.now_s += 1e6
         with pytest.raises(LedgerLockedError):
             await world.north.lend(to_s=3000)
 
@@ -354,6 +355,37 @@ def test_a_lost_disk_looks_like_a_new_site_and_waits_as_well(tmp_path: Path) -> 
         await world.north.sync(Face(world.south, "north"))
         await world.north.lend(to_s=1200)
         assert (await world.north.books.heads())["north"].position == 2
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("jump_s", [601.0, 10 * 365 * 86400.0, -601.0, -10 * 365 * 86400.0])
+def test_a_clock_that_jumps_signs_nothing(tmp_path: Path, jump_s: float) -> None:
+    """R11: forward or back; when it is right again the next receipt says all."""
+
+    async def story(world: World) -> None:
+        await world.north.lend(to_s=600)
+        world.now_s += jump_s
+        with pytest.raises(LedgerLockedError, match="clock"):
+            await world.north.lend(to_s=1200)
+        world.now_s -= jump_s
+        await world.north.lend(to_s=1800)
+        assert (await world.south.sync(Face(world.north, "south"))).receipts == 2
+
+    run(tmp_path, story)
+
+
+def test_what_lies_ahead_is_taken_when_its_time_has_come(tmp_path: Path) -> None:
+    """R11: a reader whose clock is behind parks it, accuses nobody, and catches up."""
+
+    async def story(world: World) -> None:
+        await world.north.lend(to_s=600)
+        await world.north.lend(to_s=86400)
+        world.now_s = START_S + 3600.0
+        done = await world.south.sync(Face(world.north, "south"))
+        assert (done.receipts, done.parked["north"].code, done.refused, done.evidence) == (1, "future", {}, 0)
+        world.now_s = START_S + 2 * 86400.0
+        assert (await world.south.sync(Face(world.north, "south"))).receipts == 1
 
     run(tmp_path, story)
 

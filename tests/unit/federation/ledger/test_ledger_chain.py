@@ -14,6 +14,7 @@ from federation.ledger.accept import Held, Outcome, accept, accept_page
 from federation.ledger.chain import Chain, Facts
 from federation.ledger.form import decode
 from federation.ledger.items import Item, check_items, proves
+from federation.ledger.pricing import charge_of_receipt
 from federation.ledger.signing import KeyOfSite, Keys, public_of
 from federation.ledger.writing import Statement, next_receipt
 from federation.limits import LEDGER_CLOCK_LEAD_S, RECEIPT_PAGE
@@ -180,6 +181,16 @@ def test_figures_that_fall_are_refused(kit: Any, taker: Taker) -> None:
     assert taker.take(item).refusal is None
 
 
+def test_an_end_does_not_move_back_nor_a_refund_lower_the_count(kit: Any, taker: Taker) -> None:
+    """Also where the charge would not show it."""
+    writer = kit.writer()
+    taker.take(writer.write(to_s=600, busy_ms=300_000))
+    item = writer.write(to_s=700, busy_ms=300_000)
+    taker.refuses(kit.resigned(item, decode(item.body), to_s=kit.start_s + 599), "decreasing")
+    refund = {"busy_ms": 299_999, "charge_msgs": 0, "refunded": True, "final": True}
+    taker.refuses(kit.resigned(item, decode(item.body), **refund), "decreasing")
+
+
 def test_after_the_last_receipt_of_a_lease_there_is_none(north: Any, taker: Taker, kit: Any) -> None:
     """A final receipt ends it; its id is not used again."""
     taker.take(*north.items)
@@ -264,6 +275,27 @@ def test_a_refund_is_for_leases_that_their_donor_cut_short(kit: Any, taker: Take
     writer.write(to_s=890, final=True, refunded=True)
     assert decode(writer.items[1].body).charge_msgs == 0
     assert taker.take(*writer.items).refusal is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refunded": True, "charge_msgs": 0},
+        {"refunded": True, "final": True},
+        {"refunded": True, "final": True, "charge_msgs": 1},
+    ],
+)
+def test_a_refund_is_final_and_free(kit: Any, taker: Taker, changes: dict[str, Any]) -> None:
+    """Also for a lease that may be refunded."""
+    item = kit.writer().write(to_s=600)
+    taker.refuses(kit.resigned(item, decode(item.body), **changes), "refund")
+
+
+def test_no_more_time_has_the_discount_than_was_counted(kit: Any, taker: Taker) -> None:
+    """Even if the charge is what the policy would make of such figures."""
+    item = kit.writer().write(to_s=600)
+    more = replace(decode(item.body), discount_ms=700_000)
+    taker.refuses(kit.item_for(replace(more, charge_msgs=charge_of_receipt(more, kit.policy))), "busy")
 
 
 def test_two_receipts_for_one_position_are_evidence(north: Any, taker: Taker, kit: Any) -> None:
