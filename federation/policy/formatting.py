@@ -10,9 +10,11 @@ import io
 from typing import Final
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from federation.errors import PolicyFileError
 from federation.policy.file import kind_of
+from federation.policy.problems import PolicyProblemsError, Problem
 from federation.policy.tree import read_tree
 
 MODELINE: Final = "# yaml-language-server: $schema="
@@ -28,12 +30,14 @@ def format_policy(data: bytes, file: str) -> bytes:
         PolicyFileError: it could not be laid out without a change of meaning.
     """
     tree = read_tree(data, file)
+    if not isinstance(tree.root, dict):
+        raise PolicyProblemsError([Problem(tree.value(()).where, "here is no policy", "name: value, ...")])
     text = data.decode().replace("\r\n", "\n")
     if not text.startswith(MODELINE):
         name = "overlay" if kind_of(tree) == "overlay" else "policy"
         text = f"{MODELINE}{name}.schema.json\n{text}"
     for _ in range(_MAX_ROUNDS):  # a comment may move once more when the lines around it have moved
-        again = _laid_out(text)
+        again = _laid_out(text, file)
         if again == text:
             break
         text = again
@@ -48,7 +52,17 @@ def format_policy(data: bytes, file: str) -> bytes:
     return text.encode()
 
 
-def _laid_out(text: str) -> str:
+def _laid_out(text: str, file: str) -> str:
+    try:
+        return _written(text)
+    except (YAMLError, TypeError, ValueError, LookupError) as error:  # texts over many lines
+        raise PolicyFileError(
+            f"{file} cannot be laid out: {type(error).__name__}.",
+            fix="write each text on one line, in quotes",
+        ) from error
+
+
+def _written(text: str) -> str:
     yaml = YAML(typ="rt", pure=True)
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = _WIDTH

@@ -38,7 +38,7 @@ class Problem:
     end_column: int = 0
 
     def __str__(self) -> str:
-        hint = f" (did you mean {self.did_you_mean}?)" if self.did_you_mean else ""
+        hint = f" (did you mean {shown(self.did_you_mean)}?)" if self.did_you_mean else ""
         return f"{self.where}: {shown(self.message)}{hint}"
 
 
@@ -114,7 +114,7 @@ def _with_caret(problem: Problem, lines: Sequence[str]) -> str:
     line = lines[at.line - 1] if at.line <= len(lines) else ""
     before, wrong = line[: at.column - 1], line[at.column - 1 : max(problem.end_column - 1, at.column)]
     carets = "^" * max(_columns(shown(wrong)), 1)
-    hint = f" did you mean {problem.did_you_mean}?" if problem.did_you_mean else ""
+    hint = f" did you mean {shown(problem.did_you_mean)}?" if problem.did_you_mean else ""
     text = [
         f"error: {shown(problem.message)}",
         f"{' ' * width}--> {at}",
@@ -123,7 +123,7 @@ def _with_caret(problem: Problem, lines: Sequence[str]) -> str:
         f"{' ' * width} | {' ' * _columns(shown(before))}{carets}{hint}",
     ]
     if problem.expected:
-        text.append(f"{' ' * width} = expected: {problem.expected}")
+        text.append(f"{' ' * width} = expected: {shown(problem.expected)}")
     return "\n".join(text)
 
 
@@ -139,7 +139,7 @@ def _annotation(problem: Problem) -> str:
     at = problem.where
     end = max(problem.end_column, at.column + 1)
     place = f"file={_escaped(at.file)},line={at.line},col={at.column},endColumn={end}"
-    return f"::error {place},title=policy::{_data(shown(problem.message) + hint + expected)}"
+    return f"::error {place},title=policy::{_data(shown(problem.message + hint + expected))}"
 
 
 def _data(text: str) -> str:

@@ -175,6 +175,8 @@ class _Reading:
         key = str(event.value)
         if len(key) > MAX_POLICY_SCALAR_CHARS:
             raise self._stop(span, "this name is too long", f"at most {MAX_POLICY_SCALAR_CHARS} characters")
+        if not key.isprintable():
+            raise self._stop(span, "this name has characters that cannot be shown", "printable text")
         path = (*above.path, key)
         above.twice = key in above.items
         if above.twice:
@@ -210,6 +212,8 @@ class _Reading:
         if len(text) > MAX_POLICY_SCALAR_CHARS:
             self._add(span, "this text is too long", f"at most {MAX_POLICY_SCALAR_CHARS} characters")
             return text[:MAX_POLICY_SCALAR_CHARS]
+        if not text.replace("\n", "").isprintable():  # by an escape; reasons and names are shown on terminals
+            self._add(span, "this text has characters that cannot be shown", "printable text")
         if event.style is not None:  # in quotes, or a block: text
             return text
         if text in _WORDS:

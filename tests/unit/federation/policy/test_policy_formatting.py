@@ -59,6 +59,22 @@ def test_what_cannot_be_read_is_refused() -> None:
         format_policy(b"a: &x [1]\nb: *x\n", "p")
 
 
+@pytest.mark.parametrize(
+    "text", ["---\n", "- a\n", "x\n", "reason: >-\n\n\n  a\n\n\n\n  b\n", "a: |+2\n\n  b\n"]
+)
+def test_what_the_layout_cannot_do_is_refused(text: str) -> None:
+    """It is laid out with the same values, or refused; never half."""
+    written = laid_out(text.encode())
+    assert written is None or read_tree(written, "p").root == read_tree(text.encode(), "p").root
+
+
+def test_many_lines_of_text_stay() -> None:
+    """A folded reason is a folded reason."""
+    text = "# yaml-language-server: $schema=policy.schema.json\n---\nreason: >\n  long\n  text\nb: 1\n"
+    written = format_policy(text.encode(), "p")
+    assert read_tree(written, "p").root == {"reason": "long text\n", "b": 1}
+
+
 @st.composite
 def untidy_files(draw: st.DrawFn) -> bytes:
     """The head of the shipped file with blank lines, comments and lost lines in odd places."""
