@@ -108,6 +108,14 @@ def test_a_changed_character_is_noticed(data: st.DataObject) -> None:
         decode(text[:at] + other + text[at + 1 :])
 
 
+def test_there_is_one_way_to_write_a_token() -> None:
+    """The same words with other spaces between them are refused: what was checked is what was written."""
+    form, payload, secret = TOKEN.encode().split(".")
+    spaced = json.dumps(json.loads(base64.urlsafe_b64decode(payload + "==="))).encode()
+    with pytest.raises(TokenError, match="one way"):
+        decode(f"{form}.{base64.urlsafe_b64encode(spaced).decode().rstrip('=')}.{secret}")
+
+
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_no_text_is_a_token_by_chance(payload: str, rest: str) -> None:
     """Each is refused with a sentence, never with another exception."""
@@ -175,6 +183,12 @@ def test_a_proof_is_good_for_nothing_else(tmp_path: Path) -> None:
         with pytest.raises(TokenError):
             await made.sessions.open(
                 token.token_id, secrets.token_bytes(32), site_nonce, proof=said, address="192.0.2.1"
+            )
+        mine = secrets.token_bytes(32)
+        theirs = made.sessions.challenge(nonce, "192.0.2.1")
+        with pytest.raises(TokenError):  # a nonce that was given to another caller
+            await made.sessions.open(
+                token.token_id, mine, theirs, proof=prove(token, mine, theirs), address="192.0.2.1"
             )
         with pytest.raises(TokenError):  # the nonce was used up by the attempt before
             await made.sessions.open(token.token_id, nonce, site_nonce, proof=said, address="192.0.2.1")
