@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--publisher", default="", help="Who published the model.")
 @click.option("--licence", default="", help="The model's licence.")
 @click.option("--size", help="The image in memory, such as 20GB.")
-@click.option("--donor", help="Who would serve it; by default the overlay's donor, or any.")
+@click.option("--donor", help="Who would serve it; by default the overlay's donor, or the first site.")
 @click.option("--region", default="", help="Where the donor is.")
 @click.option("--device-class", default="", help="The class of the device, such as h100.")
 @click.option("--at", help="Day and time at the donor, such as 'sat 03:30'; by default now, in UTC.")
@@ -52,7 +52,7 @@ def explain(*, file: str, overlay: str | None, as_json: bool, **asked: Any) -> i
         return ExitCode.USAGE
     now_s = int(time.time())
     used = dict(_used(one) for one in asked["used"])
-    facts = _facts(loaded.policy, asked, now_s)
+    facts = _facts(loaded.policy, asked, now_s, loaded.donor)
     explanation = explain_request(loaded.policy, facts, used, now_s)
     if as_json:
         data_json(_document(loaded.policy, explanation))
@@ -61,7 +61,7 @@ def explain(*, file: str, overlay: str | None, as_json: bool, **asked: Any) -> i
     return ExitCode.DENIED if isinstance(explanation.answer, Denied) else ExitCode.OK
 
 
-def _facts(policy: Policy, asked: dict[str, Any], now_s: int) -> RequestFacts:
+def _facts(policy: Policy, asked: dict[str, Any], now_s: int, donor: str) -> RequestFacts:
     from federation.fairshare.accounts import check_account
     from federation.policy.account_tree import sites_of
     from federation.policy.cases import AT_EXPECTED, minute_of_week
@@ -100,7 +100,7 @@ def _facts(policy: Policy, asked: dict[str, Any], now_s: int) -> RequestFacts:
         publisher=asked["publisher"],
         licence=asked["licence"],
         total_bytes=total_bytes,
-        donor_site=asked["donor"] or min(sites),
+        donor_site=asked["donor"] or donor or min(sites),
         donor_region=asked["region"],
         week_minute=minute,
     )

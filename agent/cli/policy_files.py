@@ -30,11 +30,13 @@ class Loaded:
         policy: what decisions read.
         cases: the tests of the file that was asked for.
         kind: ``consortium`` or ``overlay``.
+        donor: whose overlay it is; empty: nobody's.
     """
 
     policy: Policy
     cases: tuple[Case, ...]
     kind: str
+    donor: str = ""
 
 
 def consortium_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +90,7 @@ def load(file: str, consortium: str | None = None) -> Loaded:
             fix="add --consortium FILE",
         )
     restricted = restrict(load(consortium).policy, overlay)
-    return Loaded(restricted.policy, restricted.cases, "overlay")
+    return Loaded(restricted.policy, restricted.cases, "overlay", overlay.site)
 
 
 def load_both(file: str, overlay: str | None) -> Loaded:

@@ -270,7 +270,9 @@ class RequestForm(Form):
     licence: str = Field(default="", max_length=64, description="Its licence.")
     size: Size = Field(default=1, description="Of the image in memory.")
     device_class: Label | None = Field(default=None, description="Of the device.")
-    donor: Label | None = Field(default=None, description="Who would serve it; by default any site.")
+    donor: Label | None = Field(
+        default=None, description="Who would serve it; by default the overlay's donor, or the first site."
+    )
     region: str = Field(default="", max_length=64, description="Where the donor is.")
     at: str = Field(default="mon 12:00", description="Day and time at the donor, such as sat 03:30.")
     used: dict[Account, Use] = Field(default_factory=dict, description="Use in all so far, by account.")
