@@ -31,31 +31,31 @@ class DemoFederation:
         self._folder = folder
         self.registry = folder / "registry"
         self._keys = folder / "keys"
-        self._pin = ""
+        self.pin = ""
         self.commands: list[str] = []
 
     async def begin(self) -> None:
         """Make the registry."""
         keys = str(self._keys)
-        said = await self._run(
+        said = await self.run(
             ["consortium", "init", str(self.registry), "--name", CONSORTIUM, "--keys", keys]
         )
-        self._pin = said.strip()
+        self.pin = said.strip()
 
     async def found(self, site: str, gateway: DemoNode) -> None:
         """Make a site with its gateway, and have the consortium admit it."""
         port, join_port = free_ports(2)
         request = self._folder / f"{site}.request.json"
-        await self._run(
+        await self.run(
             [
                 *("init", "--site", site, "--trust-domain", f"{site}.pyrdma.example"),
                 *("--node", gateway.name, "--address", f"127.0.0.1:{port}"),
                 *("--join-address", f"127.0.0.1:{join_port}"),
-                *("--registry", str(self.registry), "--root-pin", self._pin, "--request", str(request)),
+                *("--registry", str(self.registry), "--root-pin", self.pin, "--request", str(request)),
                 *gateway.directories,
             ]
         )
-        await self._run(
+        await self.run(
             [
                 "consortium",
                 "admit",
@@ -73,12 +73,22 @@ class DemoFederation:
         (port,) = free_ports(1)
         invite = self._folder / f"{node.name}.invite"
         invite.touch(mode=0o600)
-        invite.write_text(await self._run(["invite", "create", "--node", node.name, *gateway.directories]))
-        await self._run(
+        invite.write_text(await self.run(["invite", "create", "--node", node.name, *gateway.directories]))
+        await self.run(
             ["join", "--invite-file", str(invite), "--address", f"127.0.0.1:{port}", *node.directories]
         )
 
-    async def _run(self, words: Said) -> str:
+    async def publish_policy(self, file: Path) -> None:
+        """Have the consortium's signers publish a policy."""
+        await self.run(
+            [
+                *("consortium", "policy", "publish", str(file)),
+                *("--registry", str(self.registry), "--keys", str(self._keys)),
+            ]
+        )
+
+    async def run(self, words: Said) -> str:
+        """Run a command that has to succeed; return what it printed."""
         self.commands.append("pyrdma-agent " + " ".join(words))
         process = await asyncio.create_subprocess_exec(
             sys.executable,

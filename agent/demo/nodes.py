@@ -101,10 +101,19 @@ class DemoNode:
                     return event
         raise NodeError(f"the node {self.name} ended a publication without a word.")
 
-    async def run(self, model: str, on_event: OnEvent, *, site: str = "", node: str = "") -> GrantedView:
+    async def run(
+        self,
+        model: str,
+        on_event: OnEvent,
+        *,
+        site: str = "",
+        node: str = "",
+        account: str = "",
+        purpose: str = "",
+    ) -> GrantedView:
         """Start a model, on this node or where it is told; progress goes to the callback."""
         async with AgentClient(self.paths, change=True) as client:
-            async for event in client.run(Wanted(model, site, node)):
+            async for event in client.run(Wanted(model, site, node, account, purpose)):
                 if isinstance(event, GrantedView):
                     return event
                 on_event(event)

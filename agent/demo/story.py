@@ -17,6 +17,7 @@ from agent.demo.dramas import Cast
 from agent.demo.federation import DemoFederation, shortened
 from agent.demo.models import generate_llama
 from agent.demo.nodes import DemoNode
+from agent.demo.sharing import share
 from agent.demo.show import Stage, Timeline, rate
 from agent.errors import NodeError
 from agent.local.views import AHEAD_PHASES, GrantedView, ProgressView
@@ -120,6 +121,7 @@ class Story:
         self._size_bytes = size_bytes
         self._drama_bytes = max(MIN_DRAMA_BYTES, size_bytes // 4)
         self._nodes = nodes
+        self._federation = DemoFederation(folder)
 
     async def tell(self) -> dict[str, Any]:
         """Play it; return the demo's JSON."""
@@ -146,6 +148,7 @@ class Story:
             stage.say()
         stage.say(f"Done ahead of each warm start, by a spare runner that stood by: {starts[0].ahead()}.")
         stage.say(f"answers equal those of transformers loading from disk: {'yes' if equal else 'NO'}")
+        shared = await share(stage, self._folder, self._federation, cast, REAL)
         await dramas.liar(stage, self._folder, cast, self._drama_bytes)
         await dramas.killed_source(stage, self._folder, cast, self._drama_bytes)
         large = [one for one in baselines if one.model == LARGE]
@@ -157,7 +160,8 @@ class Story:
                 "page_cache_s": round(next(one.seconds for one in large if not one.cold), 3),
             },
             "answers_equal": equal,
-            "receipts": 0,
+            "receipts": shared.receipts,
+            "fair_share": shared.document(),
         }
 
     async def _baselines(self) -> list[Baseline]:
@@ -182,7 +186,7 @@ class Story:
             west=DemoNode("west-1", self._folder, dramas_only),
         )
         self._nodes += [cast.north, cast.south, cast.south_second, cast.west]
-        federation = DemoFederation(self._folder)
+        federation = self._federation
         self._stage.hint("three institutions: a registry, their CAs, admission, and a node that joins ...")
         await federation.begin()
         for site, gateway, spares in (
