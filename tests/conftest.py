@@ -14,6 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no bug: an example may take its time, the test as a whole has its limit.
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 MIB = 1 << 20
 
