@@ -5,8 +5,8 @@ Rules, all of which must hold:
 1. The victim has run for its minimum time, and was not preempted within ``preempt_every_s``.
 2. Where the ways to the two accounts part, the preemptor's node is strictly below the victim's in use by
    share after the move, and by a tenth at least: the preemptor charged with its lease, the victim relieved of
-   its own. Both are counted with the larger of the two charges, so that a cheap victim is not taken for a dear
-   lease.
+   its own. Both are counted with the larger of the two charges, so that a cheap victim is not taken for a
+   dear lease.
 3. Below an institution the move does not make the parent dearer: the preemptor's charge is at most the
 victim's.
 4. The books are fresh. A frozen split says how to share what is free, not who has too much.
