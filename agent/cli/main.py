@@ -45,6 +45,7 @@ _COMMANDS: Final = {
     "consortium": "agent.cli.consortium:consortium",
     "policy": "agent.cli.policy:policy",
     "ledger": "agent.cli.ledger:ledger",
+    "carbon": "agent.cli.carbon:carbon",
     "audit": "agent.cli.audit:audit",
     "tui": "agent.cli.tui:tui",
 }

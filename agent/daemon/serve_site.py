@@ -29,6 +29,8 @@ from agent.gateway.fairness import Fairness, Parts
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
+from agent.ledger.carbon import read_carbon
+from agent.ledger.exchange import ExchangePeer
 from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
 from agent.openness.history import History
 from agent.openness.server import Page, PageServer
@@ -66,7 +68,6 @@ from federation.errors import FederationError
 from federation.identity.authority import make_csr
 from federation.identity.keys import key_from_pem
 from federation.identity.names import NodeIdentity
-from federation.ledger.exchange import LedgerPeer
 from federation.registry.client import RegistryClient
 from pyrdma.errors import Error
 
@@ -87,6 +88,7 @@ class SitePart:
         self._lenders: list[Lender] = []
         self._gateway: Gateway | None = None
         self._neighbours: Neighbours | None = None
+        self._ledger_peers: dict[str, LedgerClient] = {}
 
     @property
     def here(self) -> str:
@@ -204,7 +206,8 @@ class SitePart:
         )
         ending.push_async_callback(enrolling.stop, SERVER_GRACE_S)
         await self._take_visitors(node, tokens, enrolment_credentials(authority), ending)
-        desk = LedgerDesk(fairness.books, trust.site_name)
+        folder = self._config.paths.state_dir
+        desk = LedgerDesk(fairness.books, trust.site_name, lambda: read_carbon(folder))
         add_SiteServicer_to_server(SiteService(gateway.lending, gateway, desk), server)  # type: ignore[no-untyped-call]
         await self._show_page(gateway, ending)
         broker = BrokerFor(gateway.broker, site.node, gateway.accounts.checked)
@@ -299,11 +302,12 @@ class SitePart:
 
         return SiteClient(name, stub), LenderClient(name, stub, name)
 
-    def _ledger_peer(self, trust: Trust, name: str) -> LedgerPeer:
+    def _ledger_peer(self, trust: Trust, name: str) -> ExchangePeer:
         def stub() -> SiteStub:
             return SiteStub(self._channels.to(trust.gateway_of(name)))  # type: ignore[no-untyped-call]
 
-        return LedgerClient(name, stub)
+        # One a site: it remembers what it was told beside receipts, which mostly stays the same.
+        return self._ledger_peers.setdefault(name, LedgerClient(name, stub))
 
     def _host_client(self, trust: Trust, name: str, address: str) -> HostClient:
         target = trust.own_node(name, address)

@@ -28,7 +28,7 @@ from agent.gateway.ranking import Ranking
 from agent.gateway.signed_requests import NO_PURPOSE, KnownRequests, signed
 from agent.gateway.view import device_counts
 from agent.ledger.books import Judge, LedgerBooks, Signing
-from agent.ledger.exchange import LedgerExchange
+from agent.ledger.exchange import ExchangePeer, LedgerExchange
 from agent.ledger.judging import BorrowedTime, judge_of
 from agent.limits import CLOCK_READ_EVERY_S, MAX_LOG_LINES_WAITING
 from agent.site.policy_in_force import InForce
@@ -38,7 +38,6 @@ from agent.state import SiteStore, StateFile
 from agent.state.ledger_store import LedgerStore, LogLine
 from federation.errors import ReceiptError
 from federation.fairshare.standing import Standing
-from federation.ledger.exchange import LedgerPeer
 from federation.ledger.signing import Keys, keys_of
 from federation.policy.policy import ANY, Policy
 
@@ -69,7 +68,7 @@ class Parts:
     key: Ed25519PrivateKey
     trust: Trust
     neighbours: Neighbours
-    peer: Callable[[str], LedgerPeer]
+    peer: Callable[[str], ExchangePeer]
     clock: Callable[[], float]
 
 
@@ -238,7 +237,7 @@ class Fairness:
                 for count in one.summary.by_class:
                     yield count.device_class, count.lent, count.used
 
-    def _peers(self) -> Iterable[LedgerPeer]:
+    def _peers(self) -> Iterable[ExchangePeer]:
         return [self._parts.peer(one.document.site) for one in self._parts.neighbours.ready()]
 
     async def _judge(self) -> Judge:

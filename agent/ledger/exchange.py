@@ -12,15 +12,27 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 from agent.ledger.books import Judge, LedgerBooks
+from agent.ledger.carbon import CarbonTable
 from agent.ledger.sync import Round, sync_from
 from agent.limits import LEDGER_EVERY_S, LEDGER_ROUND_S, MAX_LEDGER_PEERS
 from federation.errors import FederationError
+from federation.ledger.carbon import SignedCarbon
 from federation.ledger.exchange import LedgerPeer
 from pyrdma.errors import Error
 
 _log = logging.getLogger(__name__)
+
+
+class ExchangePeer(LedgerPeer, Protocol):
+    """Another gateway's books, and the carbon series that came with its heads."""
+
+    @property
+    def carbon(self) -> SignedCarbon | None:
+        """As its site sent it last, unread."""
+        ...
 
 
 class LedgerExchange:
@@ -37,7 +49,7 @@ class LedgerExchange:
     def __init__(
         self,
         books: LedgerBooks,
-        peers: Callable[[], Iterable[LedgerPeer]],
+        peers: Callable[[], Iterable[ExchangePeer]],
         judge: Callable[[], Awaitable[Judge]],
         changed: Callable[[], None],
         *,
@@ -48,6 +60,7 @@ class LedgerExchange:
         self._judge = judge
         self._changed = changed
         self._clock = clock
+        self.carbon = CarbonTable()
         self._few = asyncio.Semaphore(MAX_LEDGER_PEERS)
         self._faults: dict[str, str] = {}
         self._rounds: dict[str, asyncio.Task[None]] = {}
@@ -76,7 +89,7 @@ class LedgerExchange:
     def _begin(self) -> list[asyncio.Task[None]]:
         return [self._round_with(peer) for peer in self._peers()]
 
-    def _round_with(self, peer: LedgerPeer) -> asyncio.Task[None]:
+    def _round_with(self, peer: ExchangePeer) -> asyncio.Task[None]:
         # One round with each at a time: one that is under way is not begun again.
         task = self._rounds.get(peer.site)
         if task is None:
@@ -85,11 +98,13 @@ class LedgerExchange:
             task.add_done_callback(lambda _: self._rounds.pop(peer.site, None))
         return task
 
-    async def _round(self, peer: LedgerPeer) -> None:
+    async def _round(self, peer: ExchangePeer) -> None:
         async with self._few:
             try:
                 async with asyncio.timeout(LEDGER_ROUND_S):
                     done = await sync_from(peer, self._books, judge=await self._judge(), now=self._clock)
+                if peer.carbon is not None:
+                    self.carbon.take(peer.site, peer.carbon, self._books.keys)
             except (Error, FederationError) as error:
                 self._note(peer.site, error.message)
             except TimeoutError:

@@ -8,6 +8,7 @@ alone. A peer whose answer is outside the bounds gave none.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,19 @@ from agent.rpc.identity import caller
 from agent.rpc.leasing import LeaseClient
 from federation.errors import FederationError
 from federation.identity.names import NodeIdentity, check_label
+from federation.ledger.carbon import SignedCarbon
 from federation.ledger.chain import Head
 from federation.ledger.disputes import MAX_STATEMENT_BYTES, SignedStatement
 from federation.ledger.exchange import Countersignature
 from federation.ledger.items import Evidence, Item, contradiction
 from federation.ledger.signing import SIGNATURE_BYTES
-from federation.limits import MAX_LEDGER_HEADS, MAX_RECEIPT_BYTES, MAX_ROLE_VERSION, RECEIPT_PAGE
+from federation.limits import (
+    MAX_CARBON_BYTES,
+    MAX_LEDGER_HEADS,
+    MAX_RECEIPT_BYTES,
+    MAX_ROLE_VERSION,
+    RECEIPT_PAGE,
+)
 from pyrdma.errors import Error
 
 _DIGEST_BYTES: Final = 32
@@ -35,10 +43,11 @@ _DIGEST_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class LedgerDesk:
-    """What this gateway answers from: its books, and how a caller's site is called."""
+    """What this gateway answers from: its books, how a caller's site is called, and its carbon series."""
 
     books: LedgerBooks
     site_of: Callable[[NodeIdentity], str]
+    carbon: Callable[[], SignedCarbon | None] = lambda: None
 
 
 class LedgerCalls:
@@ -49,10 +58,14 @@ class LedgerCalls:
     async def LedgerHeads(self, request: pb.LedgerHeadsRequest, context: Context) -> pb.LedgerHeadsReply:
         """Say how far each donor's chain is known here."""
         async with answering(context, LEDGER_CALL_S):
-            books = self._desk().books
-            heads = await books.heads()
-            notes = _notes_digest(await books.store.evidence(), await books.store.statements())
-            return pb.LedgerHeadsReply(heads=[head_to(donor, heads[donor]) for donor in heads], notes=notes)
+            desk = self._desk()
+            heads, store = await desk.books.heads(), desk.books.store
+            notes = _notes_digest(await store.evidence(), await store.statements())
+            reply = pb.LedgerHeadsReply(heads=[head_to(donor, heads[donor]) for donor in heads], notes=notes)
+            carbon = await asyncio.to_thread(desk.carbon)
+            if carbon is not None:
+                reply.carbon.CopyFrom(pb.SignedStatement(body=carbon.body, signature=carbon.signature))
+            return reply
 
     async def LedgerPage(self, request: pb.LedgerPageRequest, context: Context) -> pb.LedgerPageReply:
         """Give receipts of one donor."""
@@ -106,6 +119,12 @@ class LedgerClient(LeaseClient):
         self._site = site
         self._notes_of: tuple[bytes, pb.LedgerNotesReply] | None = None
         self._said_notes = b""
+        self._carbon: SignedCarbon | None = None
+
+    @property
+    def carbon(self) -> SignedCarbon | None:
+        """The site's carbon series as it came with its heads, unread; ``None``: it sends none."""
+        return self._carbon
 
     @property
     def site(self) -> str:
@@ -119,6 +138,7 @@ class LedgerClient(LeaseClient):
             if len(answer.heads) > MAX_LEDGER_HEADS:
                 raise RequestError(f"at most {MAX_LEDGER_HEADS} heads are read.")
             self._said_notes = bytes(answer.notes)
+            self._carbon = _carbon_from(answer)
             return dict(head_from(one) for one in answer.heads)
 
     async def page(self, donor: str, after_position: int, limit: int) -> list[Item]:
@@ -241,6 +261,15 @@ def statement_from(message: pb.SignedStatement) -> SignedStatement:
     if not 0 < len(message.body) <= MAX_STATEMENT_BYTES or len(message.signature) != SIGNATURE_BYTES:
         raise RequestError(f"a statement has 1 to {MAX_STATEMENT_BYTES} bytes and a signature.")
     return SignedStatement(bytes(message.body), bytes(message.signature))
+
+
+def _carbon_from(message: pb.LedgerHeadsReply) -> SignedCarbon | None:
+    if not message.HasField("carbon"):
+        return None
+    carbon = message.carbon
+    if len(carbon.body) > MAX_CARBON_BYTES or len(carbon.signature) != SIGNATURE_BYTES:
+        raise RequestError(f"a carbon series has at most {MAX_CARBON_BYTES} bytes and a signature.")
+    return SignedCarbon(bytes(carbon.body), bytes(carbon.signature))
 
 
 def notes_to(
