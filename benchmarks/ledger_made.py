@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,6 +36,14 @@ POLICY: Final = Policy(
     purposes={"research": PurposeRule("research", 1000, ("*",))},
     device_classes={"h100": 2500},
 )
+
+
+def cpu_s() -> float:
+    """Return the processor time of this process and of those that it started and that have ended."""
+    for child in active_children():
+        child.join()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def key_of(site: str) -> Ed25519PrivateKey:

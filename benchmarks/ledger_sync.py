@@ -19,7 +19,7 @@ from agent.ledger.books import LedgerBooks, Signing
 from agent.ledger.sync import sync_from
 from agent.state.file import StateFile
 from agent.state.ledger_store import LedgerStore
-from benchmarks.ledger_made import POLICY, START_S, donor_names, key_of, keys_for, make_chains
+from benchmarks.ledger_made import POLICY, START_S, cpu_s, donor_names, key_of, keys_for, make_chains
 from benchmarks.report import Figure
 from federation.ledger.chain import Facts, Head
 from federation.ledger.disputes import SignedStatement
@@ -69,7 +69,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     donors = donor_names(options.donors)
     with tempfile.TemporaryDirectory(prefix="pyrdma-ledger-") as folder:
-        total, took_s, size = asyncio.run(_sync(Path(folder), donors, options.receipts // options.donors))
+        total, took_s, used_s, size = asyncio.run(
+            _sync(Path(folder), donors, options.receipts // options.donors)
+        )
     full_s = took_s * FULL / total
     Figure(
         "ledger_sync_s",
@@ -83,12 +85,13 @@ def main(arguments: Sequence[str]) -> None:
             "measured_s": round(took_s, 2),
             "projected": total != FULL,
             "receipts_per_s": round(total / took_s),
+            "cpu_us_a_receipt": round(used_s / total * 1e6, 1),
             "state_file_bytes_a_receipt": round(size / total),
         },
     ).emit()
 
 
-async def _sync(folder: Path, donors: list[str], receipts: int) -> tuple[int, float, int]:
+async def _sync(folder: Path, donors: list[str], receipts: int) -> tuple[int, float, float, int]:
     peer_file, file = await StateFile.open(folder / "peer"), await StateFile.open(folder / "own")
     try:
         peer, keys = LedgerStore(peer_file), keys_for(donors)
@@ -99,12 +102,12 @@ async def _sync(folder: Path, donors: list[str], receipts: int) -> tuple[int, fl
                 await _fill(peer, donor, items)
                 total += len(items)
         books = await _books(LedgerStore(file), keys)
-        started_s = time.perf_counter()
+        started_s, before_s = time.perf_counter(), cpu_s()
         done = await sync_from(_Peer(peer), books, now=lambda: _NOW_S)
         took_s = time.perf_counter() - started_s
         if done.receipts != total or done.refused:
             raise RuntimeError(f"{done.receipts} of {total} receipts came: {done.refused}")
-        return total, took_s, (folder / "own").stat().st_size
+        return total, took_s, cpu_s() - before_s, (folder / "own").stat().st_size
     finally:
         await file.close()
         await peer_file.close()

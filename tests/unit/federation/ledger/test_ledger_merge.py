@@ -33,6 +33,7 @@ def world(kit: Any) -> list[Item]:
     north = decode(items[1].body)
     items.append(kit.item_for(north, key=kit.key_of("south")))  # not the donor's key
     items.append(kit.resigned(items[1], north, charge_msgs=0)._replace(donor_signature=bytes(64)))
+    items += [one._replace(borrower_signature=b"") for one in items[:4]]  # not countersigned yet
     items.append(Item(b"no receipt", bytes(64)))
     return items
 
