@@ -16,6 +16,7 @@ NAMES = (
     "ledger_sync",
     "ledger_verify",
     "decision",
+    "reclaim",
     "relay",
     "gpu_staging",
     "replay",

@@ -78,6 +78,9 @@ class Devices:
         window = Window(idle, lambda one: self.owner.settings[one].hours)
         self.owner = Owner(window, self, settings, clock=boot_time_s)
         self._leases: Leases | None = None
+        self._lent_bytes = sum(self.owner.lent_spec(one).memory_bytes for one in self._specs)
+        self.on_more_memory: Callable[[], None] = lambda: None
+        """Told when more host memory is lent again than before."""
 
     def start(self, leases: Leases) -> None:
         """Begin to look after the devices, for these leases."""
@@ -121,7 +124,12 @@ class Devices:
         """Hold no more host memory than that of the processor's devices that are lent."""
         if self._gpus is not None:
             return True  # images lie in host memory, which is not these devices'
-        return await self._keeper.lend(sum(one.memory_bytes for one in lent))
+        nbytes = sum(one.memory_bytes for one in lent)
+        more, self._lent_bytes = nbytes > self._lent_bytes, nbytes
+        fits = await self._keeper.lend(nbytes)
+        if more:
+            self.on_more_memory()
+        return fits
 
     def in_use(self, device: DeviceSpec) -> bool:
         """Say whether a process of ours is still on a GPU."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
@@ -16,13 +18,16 @@ from agent.daemon.lending import Lending
 from agent.daemon.parts import Launcher, Lender, StartCache
 from agent.daemon.pipes import Pipe
 from agent.daemon.spares import Spares
-from agent.daemon.supply import Supply
+from agent.daemon.supply import Found, Supply
 from agent.daemon.transfers import Transfers
 from agent.devices.nvml import open_nvml
 from agent.limits import MAX_REPORTED_IMAGES, MAX_REPORTED_NAMES
 from agent.local.views import GrantedView
 from agent.state import Store
 from agent.state.donations import Donations
+from pyrdma.errors import Error
+
+_log = logging.getLogger(__name__)
 
 
 class Host:
@@ -64,6 +69,8 @@ class Host:
             grace_s=config.grace_s,
         )
         self.lending = Lending(config.name, self.catalogue, keeper, forwards=forwards)
+        self.devices.on_more_memory = self._read_again
+        self._reading: asyncio.Task[None] | None = None
         self.images = ImageSocket(config.paths.image_socket, self.catalogue, keeper)
 
     @classmethod
@@ -112,8 +119,26 @@ class Host:
         host.devices.start(host.leases)
         return host
 
+    def _read_again(self) -> None:
+        """Bring back the published images that the owner's need of memory has cost."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_folders(), name="read-again")
+
+    async def _read_folders(self) -> None:
+        for record in await self._store.names():
+            if record.folder and not await self.catalogue.in_memory(record.image_id):
+                try:
+                    await self.supply.provide(
+                        record.name, Found(record.image_id, ()), lambda _: None, remember_as=""
+                    )
+                except Error as error:
+                    _log.warning("%s is not in memory again: %s", record.name, error.message)
+
     async def close(self) -> None:
         """End leases, spares and cache, in this order."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await self.leases.close()
         await self.devices.close()
         await self.spares.close()
