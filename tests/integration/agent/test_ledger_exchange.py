@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from grpc import aio
 from agent.daemon.lending import NothingLent
 from agent.errors import PeerNodeError
 from agent.ledger.books import Judge, LedgerBooks, Signing
+from agent.ledger.carbon import read_carbon, write_carbon
 from agent.ledger.exchange import LedgerExchange
 from agent.ledger.judging import BorrowedTime, judge_of
 from agent.rpc import pyrdma_pb2 as pb
@@ -32,6 +34,7 @@ from agent.site.trust import Target, Trust
 from agent.state import StateFile
 from agent.state.ledger_store import LedgerStore
 from federation.identity.names import NodeIdentity
+from federation.ledger.carbon import HOUR_S, CarbonSeries, sign_carbon
 from federation.ledger.chain import Head
 from federation.ledger.exchange import Countersignature
 from federation.ledger.form import decode, encode
@@ -118,7 +121,7 @@ class Gateway:
             policies=lambda: {POLICY.digest: POLICY},
         )
         server = network_server(IdentityInterceptor(self.trust.admit))
-        desk = LedgerDesk(self.books, self.trust.site_name)
+        desk = LedgerDesk(self.books, self.trust.site_name, lambda: read_carbon(self.folder))
         service = self.servicer or SiteService(NothingLent("gw"), None, desk)  # type: ignore[arg-type]
         add_SiteServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         self.port = bind_network(server, "127.0.0.1:0", self.keyring.current)
@@ -181,6 +184,7 @@ async def world(folder: Path, **servicers: SiteServicer) -> AsyncIterator[World]
             one.trust.learn(membership)
             one.servicer = servicers.get(one.site)
             await one.open(ending)
+            await one.books.confirm_own(None, None)  # another one has said that it knows no chain of ours
         yield made
 
 
@@ -245,6 +249,30 @@ async def test_a_wrong_charge_is_disputed_and_everybody_hears_of_it(tmp_path: Pa
         assert all(one.signed_seq == 0 for one in await north.books.store.leases())
         used = sum(msgs for _, _, msgs in (await west.books.standings()).usage)
         assert used == (540 + 60) * 2500
+
+
+async def test_a_sites_carbon_series_comes_with_its_heads(tmp_path: Path) -> None:
+    """Signed with its receipts key; one that another site signed is refused, and the receipts are taken."""
+    async with world(tmp_path) as at:
+        north, south = at["north"], at["south"]
+        await north.lend("one")
+        exchange = south.exchange(north)
+        await exchange.ask_all()
+        assert exchange.carbon.grams(time.time()) == {}
+        from_s = int(time.time()) // HOUR_S * HOUR_S
+        series = CarbonSeries(
+            site="north", from_s=from_s, g_per_kwh=(312, 312), source="grid", made_at_s=from_s
+        )
+        write_carbon(north.folder, sign_carbon(north.key, series))
+        await exchange.ask_all()
+        assert exchange.carbon.grams(time.time()) == {"north": 312}
+        later = replace(series, g_per_kwh=(1, 1), made_at_s=from_s + 1)
+        write_carbon(north.folder, sign_carbon(south.key, later))
+        await north.lend("two")
+        await exchange.ask_all()
+        assert exchange.carbon.grams(time.time()) == {"north": 312}
+        assert "carbon series of north is not signed" in exchange.faults["north"]
+        assert (await south.books.heads())["north"].position == 2
 
 
 class Liar(SiteServicer):
