@@ -30,10 +30,10 @@ def connect(granted: Any) -> socket.socket:
     return connection
 
 
-def run(node: Any, **where: str) -> Any:
+def run(asker: Any, **where: str) -> Any:
     """Run the model, once the gateway has heard of it."""
     with contextlib.suppress(UnknownModelError):
-        return node.run("m", **where)
+        return asker.run("m", **where)
     return None
 
 
