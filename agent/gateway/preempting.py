@@ -3,7 +3,7 @@
 Rules:
 
 1. A request within its class's reserve may have the devices of instant leases that draw on no reserve, at
-   any time: on these terms idle reserve was lent.
+   any time: on these terms idle reserve was lent. Offers to such requests are taken back for it at once.
 2. Any other request may have a lease's devices only past its minimum time, and only if its account is
    strictly below the lease's after the move (``federation.fairshare.preemption``), and the books are fresh.
 3. Of the leases that may have to go, as few as will do, those that lose least; with what is free there.
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.gateway.admission import denied, fits
-from agent.gateway.book import Cause, Lease
+from agent.gateway.book import Cause, Lease, Offer
 from agent.gateway.change import Change, expected_of
 from agent.gateway.fleet import Candidate
 from agent.gateway.queue import Wish
@@ -31,16 +31,23 @@ from federation.fairshare.victims import victims_for
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Devices of one node that a request may have, and the leases that have to go for it."""
+    """Devices of one node that a request may have.
+
+    Args:
+        devices: these.
+        victims: leases that have to go for it once it is committed.
+        voided: offers to instant requests that are taken back for it: nobody has committed these.
+    """
 
     devices: tuple[Candidate, ...]
     victims: tuple[str, ...]
+    voided: tuple[str, ...] = ()
 
 
 def may_preempt_now(change: Change, supply: Supply) -> bool:
     """Whether it makes sense to look for victims: not without a policy, and for want of a lease to take."""
     policy = change.law.policy
-    if policy is None or not change.leases:
+    if policy is None or not (change.leases or change.offers):
         return False
     return bool(supply.deficits) or _looks_at_guests(change)
 
@@ -53,20 +60,26 @@ def room_for(change: Change, supply: Supply, waiting: Waiting[Wish]) -> Room | N
     reserved = _within_reserve(supply, waiting)
     if not reserved and not _looks_at_guests(change):
         return None
-    may_go = _going(change, supply, waiting, reserved=reserved)
+    may_go: dict[str, Lease | Offer] = (
+        {**_instant(change, supply)} if reserved else {**_going(change, supply, waiting)}
+    )
     if not may_go:
         return None
     rooms = []
     for shelf in supply.shelves_for(request):
         room = _room_of(change, waiting, shelf, may_go)
-        if room is not None:
-            lost = sum(_lost(change, change.leases[one]) for one in room.victims)
-            rooms.append((lost, len(room.victims), shelf.node, room))
+        if room is not None and (reserved or _covered(supply, waiting, room, may_go)):
+            gone = (*room.victims, *room.voided)
+            lost = sum(_lost(change, may_go[one]) for one in gone)
+            rooms.append((lost, len(gone), shelf.node, room))
     return min(rooms, key=lambda one: one[:3])[3] if rooms else None
 
 
-def _room_of(change: Change, waiting: Waiting[Wish], shelf: Shelf, may_go: dict[str, Lease]) -> Room | None:
+def _room_of(
+    change: Change, waiting: Waiting[Wish], shelf: Shelf, may_go: dict[str, Lease | Offer]
+) -> Room | None:
     request = waiting.wish.request
+    free_refs = {one.ref for one in shelf.free}
     by_class: dict[str, list[Candidate]] = {}
     for one in shelf.lent:
         if fits(request, one.device):
@@ -74,35 +87,53 @@ def _room_of(change: Change, waiting: Waiting[Wish], shelf: Shelf, may_go: dict[
     for device_class, of in sorted(by_class.items()):
         if denied(request, change.law, change.now_s, device_class) is not None:
             continue
-        free = [one for one in of if one in shelf.free][: request.devices]
-        useful = {str(one.ref): one for one in of if one not in free}
-        victims = victims_for(
-            _victims(change, may_go.values(), frozenset(useful)), count=request.devices - len(free)
-        )
+        free = [one for one in of if one.ref in free_refs][: request.devices]
+        useful = {str(one.ref): one for one in of if one.ref not in free_refs}
+        candidates = _victims(change, may_go.values(), frozenset(useful))
+        victims = victims_for(candidates, count=request.devices - len(free))
         if victims is None or not victims.ended:
             continue
         taken = [useful[one] for one in sorted(victims.freed)]
-        return Room((*free, *taken)[: request.devices], victims.ended)
+        return Room(
+            (*free, *taken)[: request.devices],
+            tuple(one for one in victims.ended if one in change.leases),
+            tuple(one for one in victims.ended if one in change.offers),
+        )
     return None
 
 
-def _victims(change: Change, leases: Iterable[Lease], useful: frozenset[str]) -> list[Victim]:
+def _victims(change: Change, held: Iterable[Lease | Offer], useful: frozenset[str]) -> list[Victim]:
     found = []
-    for lease in leases:
-        devices = frozenset(str(one) for one in lease.devices) & useful
+    for one in held:
+        devices = frozenset(str(device) for device in one.devices) & useful
         if devices:
-            found.append(Victim(lease.id, devices, _lost(change, lease)))
+            found.append(Victim(one.id, devices, _lost(change, one)))
     return found
 
 
-def _going(change: Change, supply: Supply, waiting: Waiting[Wish], *, reserved: bool) -> dict[str, Lease]:
-    """Return the leases that may have to go for a request."""
-    if reserved:
-        return {
-            one.id: one
-            for one in change.leases.values()
-            if one.terms.instant and supply.drawing_on(one.request) is None and lets_go(change, one.id)
-        }
+def _covered(supply: Supply, waiting: Waiting[Wish], room: Room, may_go: dict[str, Lease | Offer]) -> bool:
+    """Whether what is reserved stays covered when instant leases make room for what is not."""
+    lacking = supply.deficits
+    if not lacking:
+        return True
+    going = [may_go[one] for one in room.victims]
+    lent = sum(
+        len(one.devices) for one in going if one.terms.instant and supply.drawing_on(one.request) is None
+    )
+    own = min(waiting.devices, lacking.get(supply.drawing_on(waiting.wish.request) or "", 0))
+    free_used = len(room.devices) - sum(len(one.devices) for one in going)
+    left = supply.reserve.free - max(0, free_used) + supply.reserve.instant - lent
+    return left >= sum(lacking.values()) - own
+
+
+def _instant(change: Change, supply: Supply) -> dict[str, Lease | Offer]:
+    """Return what idle reserve is lent to."""
+    held: tuple[Lease | Offer, ...] = (*change.leases.values(), *change.offers.values())
+    return {one.id: one for one in held if supply.is_lent(one)}
+
+
+def _going(change: Change, supply: Supply, waiting: Waiting[Wish]) -> dict[str, Lease]:
+    """Return the leases that may have to go for a request, by the comparison of guests."""
     standing, policy, ranked = change.law.standing, change.law.policy, change.queue.ranked
     assert standing is not None, "without books guests are not compared"
     assert policy is not None
@@ -170,9 +201,11 @@ def _leaves_short(supply: Supply, lease: Lease) -> bool:
     return supply.reserve.held.get(name, 0) - len(lease.devices) < floor
 
 
-def _lost(change: Change, lease: Lease) -> int:
-    """Return what a lease's end would waste: the device-milliseconds that it ran."""
-    return int((change.now_s - lease.granted_at_s) * 1000) * len(lease.devices)
+def _lost(change: Change, held: Lease | Offer) -> int:
+    """Return what an end would waste: the device-milliseconds that a lease ran; nothing of an offer."""
+    if isinstance(held, Offer):
+        return 0
+    return int((change.now_s - held.granted_at_s) * 1000) * len(held.devices)
 
 
 def _class_of(change: Change, lease: Lease) -> str:

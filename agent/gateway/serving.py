@@ -154,6 +154,8 @@ def _offer(
     room: Room | None,
 ) -> None:
     request = waiting.wish.request
+    for held in () if room is None else room.voided:
+        change.void(change.offers[held])
     best = chosen[0]
     devices = tuple(one.ref for one in chosen)
     victims = () if room is None else room.victims

@@ -148,9 +148,15 @@ class Supply:
             name = self.drawing_on(one.request)
             if name is not None:
                 held[name] = held.get(name, 0) + len(one.devices)
-            elif one.terms.instant and lets_go(change, one.id):
+            elif self.is_lent(one):
                 instant += len(one.devices)
         return Reserve(floors, held, self.free, instant)
+
+    def is_lent(self, one: Lease | Offer) -> bool:
+        """Whether an instant lease, or its offer, gives its devices up as soon as a class needs them."""
+        if not one.terms.instant or self.drawing_on(one.request) is not None:
+            return False
+        return isinstance(one, Offer) or lets_go(self._change, one.id)
 
 
 def lets_go(change: Change, lease_id: str) -> bool:
