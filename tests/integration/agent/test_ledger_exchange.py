@@ -247,7 +247,7 @@ async def test_a_wrong_charge_is_disputed_and_everybody_hears_of_it(tmp_path: Pa
         statements = await west.books.store.statements()
         assert [kind for kind, _ in statements] == ["dispute", "dispute"]
         assert all(one.signed_seq == 0 for one in await north.books.store.leases())
-        used = sum(msgs for _, _, msgs in (await west.books.standings()).usage)
+        used = (await west.books.standings()).usage.ever_by_node()["/south/nlp"]
         assert used == (540 + 60) * 2500
 
 
