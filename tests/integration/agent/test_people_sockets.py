@@ -61,11 +61,16 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)  # type: ignore[no-any-return]
 
-    def show(self, uid: int, shown: str) -> str:
-        """Show a pass on the user socket, as a user; return whose it is, or the status."""
+    def calls(self, uid: int, shown: str) -> dict[str, str]:
+        """Show a pass on the user socket, as a user; return how each call ends."""
         words = ["door", str(self.paths.door_socket), shown, str(self.paths.user_socket)]
         command = [sys.executable, AS_USER, str(uid), str(GROUP), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+    def show(self, uid: int, shown: str) -> str:
+        """Show a pass on the user socket, as a user; return whose it is, or the status."""
+        return self.calls(uid, shown)["WhoAmI"]
 
     @contextlib.contextmanager
     def passed(self, uid: int) -> Iterator[str]:
@@ -158,6 +163,21 @@ def test_what_belongs_to_the_operator_is_not_on_the_user_socket(machine: Machine
     outside = machine.cli(ALICE, "whoami", gid=54321)  # not of the group: no socket at all
     assert outside.returncode == 4
     assert "you may not open" in outside.stderr
+
+
+def test_the_user_socket_has_a_list_of_what_it_does_and_does_nothing_else(machine: Machine) -> None:
+    """A call that is new to the service is the operator's alone until somebody decides otherwise here."""
+    looks = {
+        *("GetStatus", "ListModels", "ListLeases", "ListTransfers", "GetFederation", "ListDevices"),
+        "GetQueue",
+    }
+    own = {"Run", "StopLease", "WhoAmI", "GetUsage"}
+    with machine.passed(ALICE) as alices:
+        ends = machine.calls(ALICE, alices)
+    refused = {name for name, end in ends.items() if end == "PERMISSION_DENIED"}
+    assert refused == ends.keys() - looks - own
+    without = machine.calls(ALICE, "no.pass")
+    assert {name for name, end in without.items() if end == "PERMISSION_DENIED"} == refused | own
 
 
 def test_a_pass_is_its_users_and_ends_with_its_connection(machine: Machine) -> None:
