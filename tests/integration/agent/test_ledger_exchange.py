@@ -211,11 +211,12 @@ async def test_receipts_and_signatures_reach_everybody(tmp_path: Path) -> None:
         await south.exchange(north).ask_all()
         (line,) = await north.books.store.leases()
         assert (line.signed_seq, line.unsigned_since_s) == (1, None)
+        await west.exchange(south).ask_all()
+        (line,) = await west.books.store.leases()
+        assert line.signed_seq == 1, "the signature came after the receipt"
         await north.lend("one", busy_s=1200, final=True)
         await west.exchange(north, south).ask_all()
         assert (await west.books.heads())["north"].position == 2
-        (line,) = await west.books.store.leases()
-        assert line.signed_seq == 1, "the signature came after the receipt"
         await south.exchange(north).ask_all()
         await west.exchange(south).ask_all()
         digests = {(await one.books.standings()).digest for one in at.values()}
