@@ -197,9 +197,11 @@ def _full_site(setting: Setting) -> tuple[State, float]:
 def _timed(what: Callable[[], object], runs: int) -> list[float]:
     what()
     times = []
+    gc.collect()
+    gc.disable()  # as timeit has it: what others left behind is not this one's
     for _ in range(runs):
-        gc.collect()
         started_s = time.process_time()
         what()
         times.append((time.process_time() - started_s) * 1e3)
+    gc.enable()
     return times

@@ -11,7 +11,6 @@ A forest never changes; what an event does not touch is shared by the forests be
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -19,12 +18,11 @@ from typing import Generic, TypeVar
 
 from federation.fairshare.accounts import nodes_of, parent_of
 from federation.fairshare.line import Line, Waiting
+from federation.fairshare.patched import Patched, Place, Siblings, ahead_of, patched, replaced, siblings_of
 from federation.fairshare.rank import Ranks, lot
 
 T = TypeVar("T")
 _asked_at_s = attrgetter("asked_at_s")
-_Place = tuple[int, int, bytes, str]
-"""Rank, age and lot of the request that is next, the node itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +30,12 @@ class Forest(Generic[T]):
     """The accounts of a line in the order in which they are served.
 
     Args:
-        below: the places of active nodes by the node above them, sorted; lists that nobody changes.
         places: the place of each active node.
+        below: the places of active nodes by the node above them, sorted.
     """
 
-    below: Mapping[str, list[_Place]] = field(default_factory=dict)
-    places: Mapping[str, _Place] = field(default_factory=dict)
+    places: Patched[Place] = field(default_factory=Patched)
+    below: Patched[Siblings] = field(default_factory=Patched, compare=False)
 
     @classmethod
     def of(
@@ -46,32 +44,33 @@ class Forest(Generic[T]):
         accounts: Iterable[str],
         ranks: Ranks,
         *,
-        seats: Mapping[str, _Place] | None = None,
+        seats: Mapping[str, Place] | None = None,
     ) -> Forest[T]:
         """Return the forest of some accounts of a line; ``seats`` are places of theirs that are known."""
-        below: dict[str, list[_Place]] = {}
-        places: dict[str, _Place] = {}
+        inside: dict[str, list[Place]] = {}
+        places: dict[str, Place] = {}
         by_depth: list[set[str]] = [set(), set(), set()]
         for account in accounts:
             *above, seat = nodes_of(account)
             place = seats[seat] if seats is not None else _seat_place(seat, line.accounts[account], ranks)
             places[seat] = place
-            below.setdefault(account, []).append(place)
+            inside.setdefault(account, []).append(place)
             for depth in range(len(above) - 1, -1, -1):
                 if above[depth] in by_depth[depth]:
                     break
                 by_depth[depth].add(above[depth])
+        below: dict[str, Siblings] = {}
         for nodes in reversed(by_depth):
             for node in nodes:
-                inside = below[node]
-                if len(inside) > 1:
-                    inside.sort()
-                place = _place(node, inside, ranks)
-                places[node] = place
-                below.setdefault(parent_of(node), []).append(place)
-        if "" in below:
-            below[""].sort()
-        return cls(below, places)
+                of = inside[node]
+                if len(of) > 1:
+                    of.sort()
+                below[node] = siblings = siblings_of(of)
+                places[node] = place = _place(node, siblings, ranks)
+                inside.setdefault(parent_of(node), []).append(place)
+        if places:
+            below[""] = siblings_of(sorted(inside[""]))
+        return cls(patched(places), patched(below))
 
     def after(self, account: str, requests: tuple[Waiting[T], ...], ranks: Ranks) -> Forest[T]:
         """Return the forest after a change of an account's requests or charges, in time of its depth.
@@ -84,18 +83,24 @@ class Forest(Generic[T]):
         nodes = nodes_of(account)
         if not requests and not any(node in self.places for node in nodes):
             return self
-        below = dict(self.below)
-        places = dict(self.places)
-        *above, seat = nodes
-        _move(seat, _seat_place(seat, requests, ranks) if requests else None, below, places)
-        for node in reversed(above):
-            inside = below.get(node)
-            _move(node, _place(node, inside, ranks) if inside else None, below, places)
-        return Forest(below, places)
+        places: dict[str, Place | None] = {}
+        below: dict[str, Siblings | None] = {}
+        for node in reversed(nodes):
+            above = parent_of(node)
+            before = self.places.get(node)
+            if node[-1] == "/":
+                place = _seat_place(node, requests, ranks) if requests else None
+            else:
+                inside = below[node] if node in below else self.below.get(node)
+                place = _place(node, inside, ranks) if inside else None
+            if place != before:
+                places[node] = place
+                below[above] = replaced(self.below.get(above, ()), before, place) or None
+        return Forest(self.places.with_changes(places), self.below.with_changes(below))
 
     def walk(self, line: Line[T], epoch: int) -> Iterator[Waiting[T]]:
         """Yield the requests, depth first."""
-        stack = [iter(self.below.get("", ()))]
+        stack = [_each(self.below.get("", ()))]
         while stack:
             place = next(stack[-1], None)
             if place is None:
@@ -105,17 +110,13 @@ class Forest(Generic[T]):
             if node[-1] == "/":
                 yield from in_account(line.of_account(node[:-1]), epoch)
             else:
-                stack.append(iter(self.below[node]))
+                stack.append(_each(self.below[node]))
 
     def ahead(self, waiting: Waiting[T], line: Line[T], epoch: int) -> int:
         """Return how many requests stand before one of the line."""
-        count = 0
-        for node in nodes_of(waiting.account):
-            for place in self.below[parent_of(node)]:
-                if place[3] == node:
-                    break
-                other = place[3]
-                count += len(line.of_account(other[:-1])) if other[-1] == "/" else line.count(other)
+        count = sum(
+            ahead_of(self.below[parent_of(node)], self.places[node]) for node in nodes_of(waiting.account)
+        )
         for one in in_account(line.of_account(waiting.account), epoch):
             if one.key == waiting.key:
                 break
@@ -130,36 +131,23 @@ def in_account(requests: tuple[Waiting[T], ...], epoch: int) -> tuple[Waiting[T]
     return tuple(sorted(requests, key=lambda one: (one.asked_at_s, lot(one.key, epoch))))
 
 
-def _seat_place(seat: str, requests: tuple[Waiting[T], ...], ranks: Ranks) -> _Place:
+def _each(siblings: Siblings) -> Iterator[Place]:
+    for _, places in siblings:
+        yield from places
+
+
+def _seat_place(seat: str, requests: tuple[Waiting[T], ...], ranks: Ranks) -> Place:
     head = requests[0]
     asked_at_s = head.asked_at_s
     drawn = lot(head.key, ranks.epoch)
     if len(requests) > 1 and requests[1].asked_at_s == asked_at_s:
         drawn = min(lot(one.key, ranks.epoch) for one in requests if one.asked_at_s == asked_at_s)
-    return (ranks.rank_aged(seat, asked_at_s), asked_at_s, drawn, seat)
+    return (ranks.rank_aged(seat, asked_at_s), asked_at_s, drawn, seat, len(requests))
 
 
-def _place(node: str, inside: list[_Place], ranks: Ranks) -> _Place:
-    _, asked_at_s, drawn, first = inside[0]
-    alone = len(inside) == 1 and first[-1] == "/"
-    return (ranks.rank_aged(node, asked_at_s) if alone else ranks.rank(node), asked_at_s, drawn, node)
-
-
-def _move(node: str, place: _Place | None, below: dict[str, list[_Place]], places: dict[str, _Place]) -> None:
-    """Put a node at another place among its siblings, in copies of what changes."""
-    before = places.get(node)
-    if before == place:
-        return
-    above = parent_of(node)
-    siblings = list(below.get(above, ()))
-    if before is not None:
-        del siblings[bisect_left(siblings, before)]
-    if place is None:
-        del places[node]
-    else:
-        siblings.insert(bisect_left(siblings, place), place)
-        places[node] = place
-    if siblings:
-        below[above] = siblings
-    else:
-        del below[above]
+def _place(node: str, inside: Siblings, ranks: Ranks) -> Place:
+    count = sum(requests for requests, _ in inside) if len(inside) > 1 else inside[0][0]
+    places = inside[0][1]
+    _, asked_at_s, drawn, first, _ = places[0]
+    alone = count == places[0][4] and first[-1] == "/"
+    return (ranks.rank_aged(node, asked_at_s) if alone else ranks.rank(node), asked_at_s, drawn, node, count)

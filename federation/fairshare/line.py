@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 from zlib import crc32
 
 from federation.fairshare.accounts import ancestors
+from federation.fairshare.patched import Patched, patched
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -58,8 +59,8 @@ class Line(Generic[T]):
         shards: by key, the account of each request, in ``_SHARDS`` parts.
     """
 
-    accounts: Mapping[str, tuple[Waiting[T], ...]] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    accounts: Patched[tuple[Waiting[T], ...]] = field(default_factory=Patched)
+    counts: Patched[int] = field(default_factory=Patched)
     total: int = 0
     shards: tuple[Mapping[Key, str], ...] = field(default=({},) * _SHARDS, repr=False)
 
@@ -81,7 +82,8 @@ class Line(Generic[T]):
             of.sort(key=_by_age)
             for path in ancestors(account):
                 counts[path] = counts.get(path, 0) + len(of)
-        return cls({account: tuple(of) for account, of in accounts.items()}, counts, total, tuple(shards))
+        of_account = {account: tuple(of) for account, of in accounts.items()}
+        return cls(patched(of_account), patched(counts), total, tuple(shards))
 
     def __iter__(self) -> Iterator[Waiting[T]]:
         """Yield all, in no order that means anything."""
@@ -127,18 +129,10 @@ class Line(Generic[T]):
 
 def _changed(line: Line[T], one: Waiting[T], of: tuple[Waiting[T], ...], more: int) -> Line[T]:
     """Return a line with other requests of an account: one more or one less."""
-    accounts = dict(line.accounts)
-    counts = dict(line.counts)
-    if of:
-        accounts[one.account] = of
-    else:
-        del accounts[one.account]
-    for path in ancestors(one.account):
-        left = counts.get(path, 0) + more
-        if left:
-            counts[path] = left
-        else:
-            del counts[path]
+    accounts = line.accounts.with_changes({one.account: of or None})
+    counts = line.counts.with_changes(
+        {path: line.counts.get(path, 0) + more or None for path in ancestors(one.account)}
+    )
     at = _shard_of(one.key)
     shard = dict(line.shards[at])
     if more > 0:

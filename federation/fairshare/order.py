@@ -121,16 +121,15 @@ class Order(Generic[T]):
     def compared(self, mine: str, theirs: str) -> tuple[str, int, int]:
         """Return why another account goes first: its node beside ours, and how much of its due each has used.
 
-        Both are per mille, among the active siblings where the two accounts part.
+        Both are per mille of what the two were due of what they used together, where their ways part.
 
         Returns:
             the other's node without a slash at its end, theirs, mine.
         """
         ours, others = parting(mine, theirs)
-        siblings = {place[3] for place in self._forest.below.get(parent_of(ours), ())} | {ours, others}
-        ordered = tuple(sorted(siblings))
         ranks = Ranks(self.standing, self.own)
-        return others.rstrip("/"), ranks.used_permille(others, ordered), ranks.used_permille(ours, ordered)
+        both = (ours, others)
+        return others.rstrip("/"), ranks.used_permille(others, both), ranks.used_permille(ours, both)
 
     def _lacking(self, deficits: Mapping[str, int]) -> list[str]:
         found = [name for name, lacks in deficits.items() if lacks > 0 and name in self._by_class]

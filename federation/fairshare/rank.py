@@ -79,7 +79,7 @@ class Ranks:
         return (used << EXACT_BITS) // weight
 
     def used_permille(self, node: str, siblings: tuple[str, ...]) -> int:
-        """Return how much of its due a node has used among siblings, itself one of them; 1000: all of it."""
+        """Return how much of its due a node has used among some, itself one of them; 1000: all of it."""
         used = sum(self.used(one) for one in siblings)
         weights = sum(self.weight(one) for one in siblings)
         return PER_MILLE * self.used(node) * weights // (self.weight(node) * used) if used else 0

@@ -159,7 +159,7 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class LowerThan:
-    """Others go first; figures are per mille of what each was due among those who wait.
+    """Others go first; figures are per mille of what each was due beside the other.
 
     Args:
         account: the account whose turn is next, where its way and ours part.
