@@ -23,7 +23,7 @@ from agent.gateway.brokered import BrokeredLeases
 from agent.gateway.deal import Deal
 from agent.gateway.naming import Meant, Naming
 from agent.gateway.neighbours import Neighbours
-from agent.gateway.placement import ReceivedOffer, rank_offers
+from agent.gateway.placement import CarbonPreference, ReceivedOffer, rank_offers
 from agent.limits import GIVE_BACK_S, MAX_BROKERED, MAX_DONORS_ASKED, WIDEN_S
 from agent.local.views import AcceptedView, GrantedView, NoteView, PlaceView, WaitingView
 from agent.resolve import parse_ref
@@ -62,12 +62,14 @@ class SiteBroker:
         boot_id: str,
         clock: Callable[[], float],
         sign: Callable[[OfferRequest], OfferRequest],
+        carbon: Callable[[], CarbonPreference] = CarbonPreference,
     ) -> None:
         self._own = own
         self._neighbours = neighbours
         self._naming = naming
         self._clock = clock
         self._sign = sign
+        self._carbon = carbon
         self._brokered = BrokeredLeases(own.site, books, boot_id, clock)
         self._giving_back: set[asyncio.Task[None]] = set()
 
@@ -202,7 +204,7 @@ class SiteBroker:
     ) -> GrantedView | None:
         """Commit the best offer; return nothing when its donor fails, and have the others go on."""
         received = [_received(donor.site, offer, meant) for donor, offer in offers]
-        best = rank_offers(received, self._own.site)[0]
+        best = rank_offers(received, self._own.site, self._carbon())[0]
         donor = next(one for one, _ in offers if one.site == best.site)
         sent_at_s, entered = self._clock(), list[str]()
         given_up: list[asyncio.Task[None]] = []

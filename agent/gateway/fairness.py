@@ -24,6 +24,7 @@ from agent.gateway.donor import LocalDonor
 from agent.gateway.events import ClockRead, Decision, PolicyChanged, Receipted, StandingChanged
 from agent.gateway.journal import decision_bytes
 from agent.gateway.neighbours import Neighbours
+from agent.gateway.placement import CarbonPreference
 from agent.gateway.ranking import Ranking
 from agent.gateway.signed_requests import NO_PURPOSE, KnownRequests, signed
 from agent.gateway.view import device_counts
@@ -186,6 +187,11 @@ class Fairness:
                 terminal=False,
             )
         return None
+
+    def carbon(self) -> CarbonPreference:
+        """Return how much other sites' carbon counts among offers now, as the policy says."""
+        weight = 0 if self.base is None else self.base.carbon.weight_permille
+        return CarbonPreference(weight, self.exchange.carbon.grams(time.time()) if weight else {})
 
     def signed(self, request: OfferRequest) -> OfferRequest:
         """Return a request of this site with a purpose and its signature.

@@ -42,6 +42,7 @@ from agent.gateway.metering import Use
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import OwnDonor
+from agent.gateway.placement import CarbonPreference
 from agent.gateway.publishing import Publishing
 from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
@@ -134,7 +135,10 @@ class Gateway:
         self.accounts = SiteAccounts(config.site, self._policy, self._usage_books(fairness, books))
         own = OwnDonor(self.donor)
         sign = fairness.signed if fairness is not None else _unsigned
-        self.broker = SiteBroker(own, neighbours, self.naming, books, boot_id=boot_id, clock=clock, sign=sign)
+        carbon = fairness.carbon if fairness is not None else CarbonPreference
+        self.broker = SiteBroker(
+            own, neighbours, self.naming, books, boot_id=boot_id, clock=clock, sign=sign, carbon=carbon
+        )
         self._departures = Departures(self.donor, self.broker, trust)
         running = host.leases if host is not None else None
         self._reporting = Reporting(self._describe, partial(self._hear, config.node), running)

@@ -7,8 +7,8 @@ sites name only order the list; one that is no number counts as the worst, it do
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from agent.gateway.fleet import Candidate
 from agent.gateway.request import LeaseRequest
@@ -61,15 +61,41 @@ class ReceivedOffer:
         return self.bytes_to_move / pace if math.isfinite(pace) and pace > 0 else math.inf
 
 
-def rank_offers(offers: Sequence[ReceivedOffer], own_site: str) -> tuple[ReceivedOffer, ...]:
-    """Return offers, best first: warm, then of the own site, then soonest there, then by name."""
+@dataclass(frozen=True, slots=True)
+class CarbonPreference:
+    """How much carbon counts among offers.
+
+    Args:
+        weight_permille: of the policy; at 1000 a gram per kWh counts like a millisecond of waiting.
+        grams: per kWh at present, by site; a site without a figure counts like the mean of the others.
+    """
+
+    weight_permille: int = 0
+    grams: Mapping[str, int] = field(default_factory=dict)
+
+    def waiting_s(self, sites: Collection[str]) -> dict[str, float]:
+        """Return what each site's carbon counts, in seconds of waiting."""
+        known = [self.grams[site] for site in sites if site in self.grams]
+        mean = sum(known) / len(known) if known else 0.0
+        return {site: self.weight_permille * self.grams.get(site, mean) / 1_000_000 for site in sites}
+
+
+def rank_offers(
+    offers: Sequence[ReceivedOffer], own_site: str, carbon: CarbonPreference | None = None
+) -> tuple[ReceivedOffer, ...]:
+    """Return offers, best first: warm, then of the own site, then soonest there, then by name.
+
+    Carbon is a preference: it counts as some seconds of waiting, and decides where nobody knows the pace.
+    """
+    costs_s = (carbon or CarbonPreference()).waiting_s({one.site for one in offers})
     return tuple(
         sorted(
             offers,
             key=lambda one: (
                 not one.warm,
                 one.site != own_site,
-                one.seconds_to_move,
+                one.seconds_to_move + costs_s[one.site],
+                costs_s[one.site],
                 one.site,
                 one.node,
                 one.offer_id,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.gateway.fleet import Candidate, Device, NodeReport, Replica
-from agent.gateway.placement import ReceivedOffer, choose, rank_offers
+from agent.gateway.placement import CarbonPreference, ReceivedOffer, choose, rank_offers
 from agent.gateway.request import LeaseRequest
 
 IMAGE = "a" * 64
@@ -135,3 +135,27 @@ def test_ranking_is_total_and_does_not_depend_on_order(
     assert {one.offer_id for one in ranked} == {one.offer_id for one in first}
     warm = [one.warm for one in ranked]
     assert warm == sorted(warm, reverse=True)
+
+
+def test_carbon_counts_as_seconds_of_waiting_and_no_more() -> None:
+    """A gram like a millisecond at full weight: enough to turn near offers, never those that are far apart.
+
+    A site without a figure counts like the mean of the others; without a weight nothing counts.
+    """
+    near = replace(OFFER, site="uni-d", bytes_to_move=1010)  # 0.1 s behind
+    far = replace(OFFER, site="uni-e", bytes_to_move=2000)
+    grams = {"uni-c": 400, "uni-d": 100, "uni-e": 0}
+    assert rank_offers([OFFER, near, far], "uni-b", CarbonPreference(1000, grams)) == (near, OFFER, far)
+    assert rank_offers([OFFER, near, far], "uni-b", CarbonPreference(0, grams)) == (OFFER, near, far)
+    unknown = replace(OFFER, site="uni-f")
+    dirty, clean = replace(OFFER, site="uni-c"), replace(OFFER, site="uni-d")
+    ranked = rank_offers([unknown, dirty, clean], "uni-b", CarbonPreference(1000, grams))
+    assert ranked == (clean, unknown, dirty)
+
+
+def test_carbon_decides_where_nobody_knows_the_pace() -> None:
+    """Both would wait endlessly; what is warm, or here, stays before everything."""
+    one, other = (replace(OFFER, site=site, bytes_per_s=0.0) for site in ("uni-c", "uni-d"))
+    own, warm = replace(one, site="uni-b"), replace(one, site="uni-e", warm=True)
+    carbon = CarbonPreference(1000, {"uni-c": 500, "uni-d": 20, "uni-e": 5000, "uni-b": 5000})
+    assert rank_offers([one, other, own, warm], "uni-b", carbon) == (warm, own, other, one)
