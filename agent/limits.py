@@ -295,6 +295,8 @@ MAX_LEASE_BYTES: Final = 1 << 60
 # --- names and lists --------------------------------------------------------------------------------------
 MAX_NAME_CHARS: Final = 128
 """A model's name, ``site/name`` included; names are stored, printed and part of paths in messages."""
+MAX_NAMES_OF_IMAGE: Final = 16
+"""Names under which one site's list has one image: each is held against the policy at each decision."""
 MAX_PEERS: Final = 64
 """Static peers; each costs a connection and a question per start."""
 MAX_LEASES: Final = 64
@@ -414,7 +416,7 @@ DOOR_LOOKUP_S: Final = 5.0
 MAX_USER_GROUPS: Final = 1024
 """Groups of one user that are looked at; the kernel allows 65,536, and each is a question to a directory."""
 MAX_PEOPLE_BYTES: Final = 512 << 10
-"""A people file; 10,000 users take 260 kB. An endless one must not fill our memory."""
+"""A people file; 10,000 users take 260 kB, and about a second to read."""
 MAX_PEOPLE_LINES: Final = 10_000
 """Users, groups and tokens of one people file together."""
 MAX_PERSON_CHARS: Final = 64
