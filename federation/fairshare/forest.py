@@ -108,7 +108,7 @@ class Forest(Generic[T]):
                 continue
             node = place[3]
             if node[-1] == "/":
-                yield from in_account(line.of_account(node[:-1]), epoch)
+                yield from in_account(line.accounts[node[:-1]], epoch)
             else:
                 stack.append(_each(self.below[node]))
 

@@ -92,25 +92,14 @@ class Order(Generic[T]):
         return self._after(account, self.line, self.own.add(account, msgs))
 
     def walk(self, deficits: Mapping[str, int] = NO_DEFICITS) -> Iterator[Waiting[T]]:
-        """Yield the requests as they are served; the first ones cost little.
+        """Return the requests as they are served, one by one; the first ones cost little.
 
         Args:
             deficits: devices that classes lack here, as ``federation.fairshare.reserve`` says.
         """
         lacking = self._lacking(deficits)
-        seen = set()
-        for name in lacking:
-            for one in self._by_class[name].walk(self.line, self.standing.epoch):
-                if one.key not in seen:
-                    seen.add(one.key)
-                    yield one
-        rest = self._forest.walk(self.line, self.standing.epoch)
-        if not seen:
-            yield from rest
-            return
-        for one in rest:
-            if one.key not in seen:
-                yield one
+        every = self._forest.walk(self.line, self.standing.epoch)
+        return self._classes_first(lacking, every) if lacking else every
 
     def ahead(self, waiting: Waiting[T], deficits: Mapping[str, int] = NO_DEFICITS) -> int:
         """Return how many requests are served before one of the line."""
@@ -130,6 +119,16 @@ class Order(Generic[T]):
         ranks = Ranks(self.standing, self.own)
         both = (ours, others)
         return others.rstrip("/"), ranks.used_permille(others, both), ranks.used_permille(ours, both)
+
+    def _classes_first(self, lacking: list[str], every: Iterator[Waiting[T]]) -> Iterator[Waiting[T]]:
+        seen = set()
+        for name in lacking:
+            for one in self._by_class[name].walk(self.line, self.standing.epoch):
+                seen.add(one.key)
+                yield one
+        for one in every:
+            if one.key not in seen:
+                yield one
 
     def _lacking(self, deficits: Mapping[str, int]) -> list[str]:
         found = [name for name, lacks in deficits.items() if lacks > 0 and name in self._by_class]

@@ -80,6 +80,8 @@ def patched(base: Mapping[str, V]) -> Patched[V]:
 
 def siblings_of(places: list[Place]) -> Siblings:
     """Return sorted places in blocks."""
+    if len(places) == 1:
+        return ((places[0][4], (places[0],)),)
     if len(places) <= _BLOCK:
         return (_block(tuple(places)),)
     return tuple(_block(tuple(places[at : at + _BLOCK])) for at in range(0, len(places), _BLOCK))
