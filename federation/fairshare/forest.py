@@ -11,7 +11,7 @@ A forest never changes; what an event does not touch is shared by the forests be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
@@ -44,16 +44,17 @@ class Forest(Generic[T]):
         accounts: Iterable[str],
         ranks: Ranks,
         *,
-        seats: Mapping[str, Place] | None = None,
+        within: Forest[T] | None = None,
     ) -> Forest[T]:
-        """Return the forest of some accounts of a line; ``seats`` are places of theirs that are known."""
+        """Return the forest of some accounts of a line; ``within``: that of all its accounts, made before."""
+        waiting = line.accounts.plain
+        known = within.places.plain if within is not None else {}
         inside: dict[str, list[Place]] = {}
         places: dict[str, Place] = {}
         by_depth: list[set[str]] = [set(), set(), set()]
         for account in accounts:
             *above, seat = nodes_of(account)
-            place = seats[seat] if seats is not None else _seat_place(seat, line.accounts[account], ranks)
-            places[seat] = place
+            places[seat] = place = known.get(seat) or _seat_place(seat, waiting[account], ranks)
             inside.setdefault(account, []).append(place)
             for depth in range(len(above) - 1, -1, -1):
                 if above[depth] in by_depth[depth]:
@@ -66,7 +67,8 @@ class Forest(Generic[T]):
                 if len(of) > 1:
                     of.sort()
                 below[node] = siblings = siblings_of(of)
-                places[node] = place = _place(node, siblings, ranks)
+                place = _place(node, siblings, ranks, known.get(node))
+                places[node] = place
                 inside.setdefault(parent_of(node), []).append(place)
         if places:
             below[""] = siblings_of(sorted(inside[""]))
@@ -100,7 +102,8 @@ class Forest(Generic[T]):
 
     def walk(self, line: Line[T], epoch: int) -> Iterator[Waiting[T]]:
         """Yield the requests, depth first."""
-        stack = [_each(self.below.get("", ()))]
+        accounts, below = line.accounts.plain, self.below.plain
+        stack = [_each(below.get("", ()))]
         while stack:
             place = next(stack[-1], None)
             if place is None:
@@ -108,9 +111,9 @@ class Forest(Generic[T]):
                 continue
             node = place[3]
             if node[-1] == "/":
-                yield from in_account(line.accounts[node[:-1]], epoch)
+                yield from in_account(accounts[node[:-1]], epoch)
             else:
-                stack.append(_each(self.below[node]))
+                stack.append(_each(below[node]))
 
     def ahead(self, waiting: Waiting[T], line: Line[T], epoch: int) -> int:
         """Return how many requests stand before one of the line."""
@@ -145,9 +148,12 @@ def _seat_place(seat: str, requests: tuple[Waiting[T], ...], ranks: Ranks) -> Pl
     return (ranks.rank_aged(seat, asked_at_s), asked_at_s, drawn, seat, len(requests))
 
 
-def _place(node: str, inside: Siblings, ranks: Ranks) -> Place:
+def _place(node: str, inside: Siblings, ranks: Ranks, same: Place | None = None) -> Place:
+    """Return the place of a node with accounts below it; ``same``: its place if all it has is in that one."""
     count = sum(requests for requests, _ in inside) if len(inside) > 1 else inside[0][0]
     places = inside[0][1]
+    if same is not None and same[4] == count:
+        return same
     _, asked_at_s, drawn, first, _ = places[0]
     alone = count == places[0][4] and first[-1] == "/"
     return (ranks.rank_aged(node, asked_at_s) if alone else ranks.rank(node), asked_at_s, drawn, node, count)

@@ -56,7 +56,7 @@ class Order(Generic[T]):
         ranks = Ranks(standing, charges)
         forest = Forest.of(line, line.accounts, ranks)
         by_class = {
-            name: Forest.of(line, of, ranks, seats=forest.places)
+            name: Forest.of(line, of, ranks, within=forest)
             for name, of in _by_reserve(line.accounts, standing).items()
         }
         return cls(line, standing, charges, forest, by_class)
