@@ -86,7 +86,8 @@ def withdraw_request(change: Change, event: Withdrawn) -> None:
     offer = change.offers.get(change.requests.get(key, ""))
     if offer is not None:
         change.drop(offer)
-    change.look = True
+    if offer is not None or (change.hold is not None and change.hold.hold.key == key):
+        change.look = True  # whoever only waited kept nothing from the others
 
 
 def _same(one: LeaseRequest, other: LeaseRequest) -> bool:
