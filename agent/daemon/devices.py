@@ -192,13 +192,13 @@ class Devices:
         name = f"{_COMMAND}{next(self._names)}"
         emit(TakingView(self.views(chosen)))
         reason = f"the owner runs {wish.command or 'a command'} (pid {wish.pid})"
-        seconds = await self.owner.take(name, chosen, reason, pid=wish.pid, started=wish.started)
+        seconds = await self.owner.commands.take(name, chosen, reason, pid=wish.pid, started=wish.started)
         doubts = [self._doubt(one, self.owner.held(one)) for one in chosen]
         gpus = tuple(gpu for one in chosen if (gpu := self._specs[one].gpu))
         return HandedOverView(chosen, gpus, seconds, " ".join(filter(None, doubts)))
 
     def _choose(self, named: Sequence[str], count: int) -> tuple[str, ...]:
-        self.owner.forget_ended()
+        self.owner.commands.forget_ended()
         now_s = boot_time_s()
         choosable = []
         for device in self._specs:

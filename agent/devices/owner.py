@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from agent.devices.commands import Commands
 from agent.devices.ownership import (
     Claimed,
     Event,
@@ -33,11 +34,11 @@ from agent.devices.ownership import (
     next_deadline_s,
     step,
 )
-from agent.devices.processes import group_is_gone, started_ticks
+from agent.devices.processes import group_is_gone
 from agent.devices.provider import DeviceSpec, Moment, Provider
 from agent.devices.settings import DeviceSettings, Will
-from agent.errors import BusyError, OwnedError, RequestError
-from agent.limits import DEMAND_EVERY_S, LOOK_S, MAX_CLAIMS, VERIFY_S
+from agent.errors import OwnedError, RequestError
+from agent.limits import DEMAND_EVERY_S, LOOK_S, VERIFY_S
 
 _A = TypeVar("_A")
 _R = TypeVar("_R")
@@ -105,7 +106,7 @@ class Owner:
         """Told when a device changes hands, or begins to."""
         self._held = dict.fromkeys(self.specs, Held())
         self._groups: dict[str, set[int]] = {one: set() for one in self.specs}
-        self._holders: dict[str, tuple[int, int]] = {}
+        self.commands = Commands(self, clock)
         self._wake = asyncio.Event()
         self._watchers: set[asyncio.Event] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -198,52 +199,28 @@ class Owner:
         self._wake.set()
         self.on_change()
 
-    async def take(self, claim: str, devices: Sequence[str], reason: str, *, pid: int, started: int) -> float:
-        """Take devices back for a process of the owner's; returns the seconds when they are all his.
-
-        The claim lasts as long as the process. Being cancelled before the return ends it.
-
-        Raises:
-            BusyError: there are too many claims.
-            RequestError: there is no such process here.
-        """
-        if len(self._holders) >= MAX_CLAIMS:
-            raise BusyError(f"{MAX_CLAIMS} commands have devices of this node already.")
-        if started_ticks(pid) != started:
-            raise RequestError(
-                f"the process {pid} cannot be seen by the agent, so nobody would give the devices back.",
-                fix="run the command on this machine, outside of containers that the agent is not in",
-            )
-        begun_s = self._clock()
-        self._holders[claim] = (pid, started)
+    def claim(self, name: str, devices: Sequence[str], reason: str) -> None:
+        """Want devices for their owner."""
         for device in devices:
-            self._apply(device, Claimed(claim, reason, begun_s))
-        changed = asyncio.Event()
-        self._watchers.add(changed)
-        try:
-            while any(self._held[one].phase is not Phase.OWNED for one in devices):
-                await changed.wait()
-                changed.clear()
-                if claim not in self._holders:
-                    raise RequestError(f"the process {pid} has ended.")
-        except BaseException:
-            self._give_back(claim)
-            raise
-        finally:
-            self._watchers.discard(changed)
-        return self._clock() - begun_s
+            self._apply(device, Claimed(name, reason, self._clock()))
 
-    def forget_ended(self) -> None:
-        """End the claims of commands that have ended."""
-        for claim, (pid, started) in list(self._holders.items()):
-            if started_ticks(pid) != started:
-                self._give_back(claim)
-
-    def _give_back(self, claim: str) -> None:
-        self._holders.pop(claim, None)
+    def unclaim(self, name: str) -> None:
+        """Want them no more."""
         for device, held in self._held.items():
-            if claim in held.claims:
-                self._apply(device, Unclaimed(claim, self._clock()))
+            if name in held.claims:
+                self._apply(device, Unclaimed(name, self._clock()))
+
+    def owned(self, devices: Sequence[str]) -> bool:
+        """Say whether these devices are all their owner's."""
+        return all(self._held[one].phase is Phase.OWNED for one in devices)
+
+    def watch(self, changed: asyncio.Event) -> None:
+        """Set an event at every change from now on."""
+        self._watchers.add(changed)
+
+    def unwatch(self, changed: asyncio.Event) -> None:
+        """Set it no more."""
+        self._watchers.discard(changed)
 
     # --- the loop -----------------------------------------------------------------------------------------
 
@@ -269,7 +246,7 @@ class Owner:
     def _beat(self) -> None:
         if self.guests is not None:
             self.guests.expire()
-        self.forget_ended()
+        self.commands.forget_ended()
         self._begin("look", self._look)
         if "look" in self._tasks and self._clock() - self._looking_since_s > LOOK_S:
             _log.warning("a look at this node's devices hangs; the last one counts")

@@ -196,7 +196,9 @@ async def test_a_claim_lasts_as_long_as_its_process() -> None:
         child = await asyncio.create_subprocess_exec("sleep", "600")
         started = started_ticks(child.pid)
         assert started is not None
-        seconds = await bench.owner.take("mine-1", ["cpu0"], "a command", pid=child.pid, started=started)
+        seconds = await bench.owner.commands.take(
+            "mine-1", ["cpu0"], "a command", pid=child.pid, started=started
+        )
         assert 0 <= seconds < 2
         assert bench.phase() is Phase.OWNED
         child.kill()
@@ -211,7 +213,7 @@ async def test_a_claim_that_is_called_off_or_whose_process_is_another_one_is_non
         pid, started = os.getpid(), started_ticks(os.getpid())
         assert started is not None
         taking = asyncio.create_task(
-            bench.owner.take("mine-1", ["cpu0"], "a command", pid=pid, started=started)
+            bench.owner.commands.take("mine-1", ["cpu0"], "a command", pid=pid, started=started)
         )
         await until(lambda: bench.phase() is Phase.VERIFYING)
         taking.cancel()
@@ -219,7 +221,7 @@ async def test_a_claim_that_is_called_off_or_whose_process_is_another_one_is_non
             await taking
         assert bench.owner.held("cpu0").claims == {}
         with pytest.raises(RequestError, match="cannot be seen by the agent"):
-            await bench.owner.take("mine-2", ["cpu0"], "a command", pid=pid, started=started + 1)
+            await bench.owner.commands.take("mine-2", ["cpu0"], "a command", pid=pid, started=started + 1)
         bench.room.fits = True
         await until(lambda: bench.phase() is Phase.LENT)
 
