@@ -40,10 +40,12 @@ class Visits:
 
     Args:
         node: the gateway's node, which borrows for them.
+        absent_s: how long a lease is kept that nobody attends.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, absent_s: float = VISITOR_ABSENT_S) -> None:
         self._node = node
+        self._absent_s = absent_s
         self._visits: dict[str, _Visit] = {}
         self._streams: Counter[str] = Counter()
         self._ending: set[asyncio.Task[None]] = set()
@@ -128,7 +130,7 @@ class Visits:
 
     def _await_visitor(self, lease_id: str, visit: _Visit) -> None:
         loop = asyncio.get_running_loop()
-        visit.absent = loop.call_later(VISITOR_ABSENT_S, self._stop_soon, lease_id, "its visitor has gone")
+        visit.absent = loop.call_later(self._absent_s, self._stop_soon, lease_id, "its visitor has gone")
 
     def _stop_soon(self, lease_id: str, reason: str) -> None:
         self._visits.pop(lease_id, None)
