@@ -56,6 +56,8 @@ MAX_SITE_MODELS: Final = 256
 """Models of one site: one site must not fill the memory of all others."""
 MAX_SITE_LIST_BYTES: Final = 128 << 10
 """The signed list of MAX_SITE_MODELS models, at about 350 bytes each."""
+MAX_LICENCE_CHARS: Final = 64
+"""An SPDX id, or a name in its form: the longest of SPDX has 36; it is signed, stored and printed."""
 MAX_IMAGE_BYTES: Final = 1 << 42
 """An image has at most 2^18 pieces of 16 MiB; a larger figure would only confuse those who plan by it."""
 

@@ -14,14 +14,18 @@ from agent.local.views import NoteView, ProgressView, PublishedView
 @click.command(short_help="Make a model folder an image that nodes can start from.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="The name that the model is started by.")
+@click.option(
+    "--licence", default="", help="Its SPDX id, such as apache-2.0; by default what README.md states."
+)
 @timeout_option(LONG_CALL_S)
 @json_option
 @paths_options
-def publish(folder: Path, name: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
+def publish(folder: Path, name: str, licence: str, timeout_s: float, *, as_json: bool, paths: Paths) -> None:
     """Read the safetensors model in FOLDER into this node's donated memory and bind a NAME to it.
 
     The folder is checked first; pickle files are never read. The same files give the same image id on every
-    machine. The folder is read again when the image has left memory, so keep it.
+    machine. The folder is read again when the image has left memory, so keep it. Policies may allow some
+    licences only: the site's signed list of models says this one's to all donors.
     """
     import asyncio
 
@@ -36,7 +40,7 @@ def publish(folder: Path, name: str, timeout_s: float, *, as_json: bool, paths: 
         done: PublishedView | None = None
         async with AgentClient(paths, change=True) as client:
             with TransferBar(f"reading {name}", quiet=as_json) as bar:
-                async for event in client.publish(folder, name, timeout_s=timeout_s):
+                async for event in client.publish(folder, name, licence=licence, timeout_s=timeout_s):
                     match event:
                         case NoteView(text):
                             notes.append(text)
@@ -59,4 +63,5 @@ def publish(folder: Path, name: str, timeout_s: float, *, as_json: bool, paths: 
         f"{format_size(done.total_bytes)} in {done.pieces} pieces,"
         f" checked, read and digested in {done.seconds:.1f} s."
     )
+    talk(f"licence: {done.licence or 'none is stated'}")
     talk(f"next: pyrdma-agent run {name}")

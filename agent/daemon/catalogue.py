@@ -12,10 +12,12 @@ from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.parts import Launcher
 from agent.daemon.transfers import Transfers
 from agent.errors import UnknownModelError
+from agent.licence import licence_in
 from agent.limits import MAX_NAME_CHARS
 from agent.local.views import ModelView, NoteView, PublishedView, PublishEvent
 from agent.resolve import ModelRef, check_name
 from agent.state import NameRecord, Store
+from federation.registry.models import check_licence
 from pyrdma.errors import ImageFormatError
 from pyrdma.image import scan_folder
 from pyrdma.image.manifest import ImageId, Manifest
@@ -31,13 +33,23 @@ class Catalogue:
         self._transfers = transfers
         self._arriving: dict[ImageId, Manifest] = {}
 
-    async def publish(self, folder: Path, name: str, emit: Callable[[PublishEvent], None]) -> PublishedView:
+    async def publish(
+        self, folder: Path, name: str, emit: Callable[[PublishEvent], None], *, licence: str = ""
+    ) -> PublishedView:
         """Bind a name to the image that a folder's files are, and hold it in memory.
+
+        Args:
+            folder: where the files lie.
+            name: the name.
+            emit: told how far it is.
+            licence: the model's, as its publisher says; empty: what the folder states.
 
         Raises:
             ImageFormatError, UnsupportedModelError, BudgetError: the folder cannot be published.
+            FederationInputError: the licence has no such form.
         """
         check_name(name)
+        licence = check_licence(licence) if licence else ""
         if not folder.is_absolute() or not folder.is_dir():
             raise ImageFormatError(f"{folder} is no folder.", fix="name the folder that holds config.json")
         begun = time.monotonic()
@@ -50,7 +62,8 @@ class Catalogue:
             emit(NoteView(note))
         with self._transfers.record(name, "", "publish", emit) as on_progress:
             manifest = await self._keeper.cache.publish(folder, on_progress)
-        record = NameRecord(name, manifest.image_id, str(folder), time.time())
+        licence = licence or await asyncio.to_thread(licence_in, folder)
+        record = NameRecord(name, manifest.image_id, str(folder), time.time(), licence)
         before = await self._store.bind_name(record, manifest)
         return PublishedView(
             name=name,
@@ -61,6 +74,7 @@ class Catalogue:
             skipped=scan.skipped,
             replaced=before.hex() if before not in (None, manifest.image_id) else None,
             seconds=time.monotonic() - begun,
+            licence=licence,
         )
 
     async def models(self) -> tuple[ModelView, ...]:

@@ -74,8 +74,6 @@ class OfferRequest:
     purpose: str = ""
     instant: bool = False
     duration_s: int = 0
-    publisher: str = ""
-    licence: str = ""
     asked_at_s: int = 0
     nonce: str = ""
     signature: bytes = b""

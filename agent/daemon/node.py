@@ -156,14 +156,16 @@ class Node:
         """Return transfers, running ones first."""
         return self.host.transfers.list() if self.host is not None else ()
 
-    async def publish(self, folder: Path, name: str, emit: Callable[[PublishEvent], None]) -> PublishedView:
+    async def publish(
+        self, folder: Path, name: str, emit: Callable[[PublishEvent], None], *, licence: str = ""
+    ) -> PublishedView:
         """Publish a folder; see ``Catalogue.publish``."""
         if self.host is None:
             raise RequestError(
                 "this node donates no memory, so it cannot hold an image.",
                 fix="publish on a node that donates, or start this one without --no-donate",
             )
-        done = await self.host.catalogue.publish(folder, name, emit)
+        done = await self.host.catalogue.publish(folder, name, emit, licence=licence)
         if self.place is not None:
             await self.place.published()
         return done

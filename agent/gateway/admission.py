@@ -25,7 +25,7 @@ from federation.fairshare.reasons import (
     NotPermitted,
     Reason,
 )
-from federation.policy.permit import Denied, RequestFacts, permit
+from federation.policy.permit import Denied, Permitted, RequestFacts, permit
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,20 @@ def pauses(request: LeaseRequest, law: Law, fleet: Fleet, now_s: float) -> Reaso
 
 
 def denied(request: LeaseRequest, law: Law, now_s: float, device_class: str = "") -> Denied | None:
-    """Return the rule of the policy that says no, for good or at this hour; on devices of a class."""
+    """Return the rule of the policy that says no, for good or at this hour; on devices of a class.
+
+    Every model that the image is listed as has to be permitted; where it is listed as none, its name counts
+    as the borrower says it, of no publisher and under no licence. The rule that is for good is named first.
+    """
+    answers = [one for one in _answers(request, law, now_s, device_class) if isinstance(one, Denied)]
+    return next((one for one in answers if one.lasting), answers[0] if answers else None)
+
+
+def _answers(
+    request: LeaseRequest, law: Law, now_s: float, device_class: str
+) -> Iterator[Denied | Permitted]:
     if law.policy is None:
-        return None
+        return
     facts = RequestFacts(
         account=account_of(request),
         borrower_site=request.borrower_site,
@@ -92,15 +103,22 @@ def denied(request: LeaseRequest, law: Law, now_s: float, device_class: str = ""
         classes=request.classes,
         device_class=device_class,
         model=request.model,
-        publisher=request.publisher,
-        licence=request.licence,
         total_bytes=request.total_bytes,
         donor_site=law.site,
         donor_region=law.region,
         week_minute=law.week_minute(now_s),
     )
-    answer = permit(law.policy, facts)
-    return answer if isinstance(answer, Denied) else None
+    if not request.known:
+        yield permit(law.policy, facts)
+    for one in request.known:
+        listed = replace(
+            facts,
+            model=one.model,
+            publisher=one.publisher,
+            licence=one.licence,
+            total_bytes=max(request.total_bytes, one.total_bytes),
+        )
+        yield permit(law.policy, listed)
 
 
 def fits(request: LeaseRequest, device: Device) -> bool:

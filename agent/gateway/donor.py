@@ -33,7 +33,7 @@ from agent.gateway.explain import place_now
 from agent.gateway.fleet import Device, NodeReport, Replica
 from agent.gateway.law import Law
 from agent.gateway.leases import State
-from agent.gateway.request import LeaseRequest, Refused
+from agent.gateway.request import KnownModel, LeaseRequest, Refused
 from agent.gateway.turns import Answer, Bill, Turns
 from agent.gateway.view import place_view
 from agent.local.views import AcceptedView, GrantedView, PlaceView
@@ -55,6 +55,7 @@ class LocalDonor:
         lease_ttl_s: how long a lease lives from its commit or last renewal.
         record: keeps a decision for the books.
         law: by what is decided at first.
+        known: what the registry's lists say that an image is, by its id in hex.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class LocalDonor:
         lease_ttl_s: float,
         record: Callable[[Decision], None],
         law: Law,
+        known: Callable[[str], tuple[KnownModel, ...]],
     ) -> None:
         self.site = site
         self._host = host
         self._clock = clock
+        self._known = known
         self._refuses: Callable[[OfferRequest, str], Refusal | None] = lambda _request, _site: None
         self._undoing: set[asyncio.Task[None]] = set()
         self._committing: set[str] = set()
@@ -137,8 +140,7 @@ class LocalDonor:
             purpose=request.purpose,
             instant=request.instant,
             duration_s=request.duration_s,
-            publisher=request.publisher,
-            licence=request.licence,
+            known=self._known(request.image_id.hex()),
             asked_at_s=request.asked_at_s,
             signature=request.signature,
         )

@@ -37,6 +37,7 @@ from agent.gateway.donor import LocalDonor
 from agent.gateway.events import Decision
 from agent.gateway.fairness import Fairness
 from agent.gateway.forwarding import Forwarding, SiteLending
+from agent.gateway.known_models import KnownModels
 from agent.gateway.law import Law
 from agent.gateway.metering import Use
 from agent.gateway.naming import Naming
@@ -123,6 +124,7 @@ class Gateway:
             lease_ttl_s=lease_ttl_s,
             record=fairness.record if fairness is not None else _forget,
             law=Law(config.site, config.region),
+            known=KnownModels(lambda: trust.membership).of,
         )
         self.publishing = Publishing(config.site, lambda: self.donor.state, history, clock)
         self._fairness = fairness

@@ -10,6 +10,23 @@ from dataclasses import dataclass
 from federation.fairshare.reasons import Reason
 
 
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """One name that a site's signed list has for an image.
+
+    Args:
+        model: ``SITE/NAME``.
+        publisher: the site.
+        licence: as the list says; empty: it says none.
+        total_bytes: of the image, as the list says.
+    """
+
+    model: str
+    publisher: str
+    licence: str
+    total_bytes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """A wish for one lease.
@@ -30,10 +47,9 @@ class LeaseRequest:
         duration_s: how long it is wanted at most; 0: as long as the donor lends.
         min_runtime_s: what it is content with before other guests may take its place; ``None``: as the donor
             says.
-        publisher: who published the model; empty: unknown.
-        licence: the model's.
+        known: what the registry's signed lists say that the image is; borrowers leave it empty.
         asked_at_s: Unix time of the borrower when it asked first, signed.
-        signature: the borrower's site's over all of the above but ``classes``.
+        signature: the borrower's site's over all of the above but ``classes`` and ``known``.
     """
 
     id: str
@@ -50,8 +66,7 @@ class LeaseRequest:
     instant: bool = False
     duration_s: int = 0
     min_runtime_s: int | None = None
-    publisher: str = ""
-    licence: str = ""
+    known: tuple[KnownModel, ...] = ()
     asked_at_s: int = 0
     signature: bytes = b""
 

@@ -107,10 +107,10 @@ class AgentClient(DeviceClient):
         return str((await self._answer(self._stub.LeaveSite(request, timeout=STOP_CALL_S))).sentence)
 
     async def publish(
-        self, folder: Path, name: str, *, timeout_s: float = LONG_CALL_S
+        self, folder: Path, name: str, *, licence: str = "", timeout_s: float = LONG_CALL_S
     ) -> AsyncIterator[views.PublishEvent]:
         """Publish a folder; yields notes and progress, last the outcome."""
-        request = pb.PublishRequest(folder=str(folder.resolve()), name=name)
+        request = pb.PublishRequest(folder=str(folder.resolve()), name=name, licence=licence)
         call = self._stub.Publish(request, timeout=timeout_s)
         events: AsyncIterator[views.PublishEvent] = self._events(call, convert.publish_event_from)
         async for event in events:

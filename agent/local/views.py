@@ -172,6 +172,7 @@ class PublishedView:
     skipped: tuple[str, ...]
     replaced: str | None
     seconds: float
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

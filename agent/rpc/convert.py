@@ -220,6 +220,7 @@ def publish_event_to(event: views.PublishEvent) -> pb.PublishEvent:
             skipped=event.skipped,
             replaced=bytes.fromhex(event.replaced or ""),
             seconds=event.seconds,
+            licence=event.licence,
         )
     )
 
@@ -242,6 +243,7 @@ def publish_event_from(message: pb.PublishEvent) -> views.PublishEvent | None:
             skipped=tuple(done.skipped),
             replaced=done.replaced.hex() or None,
             seconds=done.seconds,
+            licence=done.licence,
         )
     return None
 

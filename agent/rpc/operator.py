@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -114,8 +115,9 @@ class Operator(DeviceCalls, OperatorServicer):
         """Publish a folder and say how far it is."""
         async with answering(context, LONG_CALL_S):
             self._refuse_viewers()
-            folder, name = Path(request.folder), request.name
-            work: Work[PublishEvent] = lambda emit: self._node.publish(folder, name, emit)  # noqa: E731
+            work: Work[PublishEvent] = partial(
+                self._node.publish, Path(request.folder), request.name, licence=request.licence
+            )
             async with aclosing(stream_of(work)) as events:
                 async for event in events:
                     yield convert.publish_event_to(event)

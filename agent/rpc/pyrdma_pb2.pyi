@@ -229,12 +229,14 @@ class Source(_message.Message):
     def __init__(self, name: _Optional[str] = ..., lane: _Optional[str] = ..., bytes: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class PublishRequest(_message.Message):
-    __slots__ = ("folder", "name")
+    __slots__ = ("folder", "name", "licence")
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
     folder: str
     name: str
-    def __init__(self, folder: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    licence: str
+    def __init__(self, folder: _Optional[str] = ..., name: _Optional[str] = ..., licence: _Optional[str] = ...) -> None: ...
 
 class PublishEvent(_message.Message):
     __slots__ = ("note", "progress", "published")
@@ -247,7 +249,7 @@ class PublishEvent(_message.Message):
     def __init__(self, note: _Optional[str] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ...) -> None: ...
 
 class Published(_message.Message):
-    __slots__ = ("name", "image_id", "total_bytes", "pieces", "tensors", "skipped", "replaced", "seconds")
+    __slots__ = ("name", "image_id", "total_bytes", "pieces", "tensors", "skipped", "replaced", "seconds", "licence")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +258,7 @@ class Published(_message.Message):
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     REPLACED_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     image_id: bytes
     total_bytes: int
@@ -264,7 +267,8 @@ class Published(_message.Message):
     skipped: _containers.RepeatedScalarFieldContainer[str]
     replaced: bytes
     seconds: float
-    def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., pieces: _Optional[int] = ..., tensors: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ..., replaced: _Optional[bytes] = ..., seconds: _Optional[float] = ...) -> None: ...
+    licence: str
+    def __init__(self, name: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., pieces: _Optional[int] = ..., tensors: _Optional[int] = ..., skipped: _Optional[_Iterable[str]] = ..., replaced: _Optional[bytes] = ..., seconds: _Optional[float] = ..., licence: _Optional[str] = ...) -> None: ...
 
 class RunRequest(_message.Message):
     __slots__ = ("model", "site", "node", "account", "purpose", "instant", "duration_s")
@@ -1063,7 +1067,7 @@ class DescribeSiteRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SiteSummary(_message.Message):
-    __slots__ = ("site", "version", "devices", "leased", "nodes", "images", "transfer_bytes_per_s", "by_class")
+    __slots__ = ("site", "version", "devices", "leased", "nodes", "images", "transfer_bytes_per_s", "by_class", "egress_left_permille", "image_bytes_per_s", "waiting")
     SITE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
@@ -1072,6 +1076,9 @@ class SiteSummary(_message.Message):
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     BY_CLASS_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_LEFT_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     site: str
     version: str
     devices: int
@@ -1080,10 +1087,13 @@ class SiteSummary(_message.Message):
     images: int
     transfer_bytes_per_s: float
     by_class: _containers.RepeatedCompositeFieldContainer[DeviceCount]
-    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., by_class: _Optional[_Iterable[_Union[DeviceCount, _Mapping]]] = ...) -> None: ...
+    egress_left_permille: int
+    image_bytes_per_s: float
+    waiting: int
+    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., devices: _Optional[int] = ..., leased: _Optional[int] = ..., nodes: _Optional[int] = ..., images: _Optional[int] = ..., transfer_bytes_per_s: _Optional[float] = ..., by_class: _Optional[_Iterable[_Union[DeviceCount, _Mapping]]] = ..., egress_left_permille: _Optional[int] = ..., image_bytes_per_s: _Optional[float] = ..., waiting: _Optional[int] = ...) -> None: ...
 
 class AskOfferRequest(_message.Message):
-    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node", "account", "purpose", "instant", "duration_s", "publisher", "licence", "asked_at_s", "signature", "nonce", "wait_s")
+    __slots__ = ("request_id", "model", "image_id", "total_bytes", "devices", "node", "borrower_node", "account", "purpose", "instant", "duration_s", "asked_at_s", "signature", "nonce", "wait_s")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1095,8 +1105,6 @@ class AskOfferRequest(_message.Message):
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     INSTANT_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
-    PUBLISHER_FIELD_NUMBER: _ClassVar[int]
-    LICENCE_FIELD_NUMBER: _ClassVar[int]
     ASKED_AT_S_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
@@ -1112,13 +1120,11 @@ class AskOfferRequest(_message.Message):
     purpose: str
     instant: bool
     duration_s: int
-    publisher: str
-    licence: str
     asked_at_s: int
     signature: bytes
     nonce: str
     wait_s: float
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., instant: _Optional[bool] = ..., duration_s: _Optional[int] = ..., publisher: _Optional[str] = ..., licence: _Optional[str] = ..., asked_at_s: _Optional[int] = ..., signature: _Optional[bytes] = ..., nonce: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., total_bytes: _Optional[int] = ..., devices: _Optional[int] = ..., node: _Optional[str] = ..., borrower_node: _Optional[str] = ..., account: _Optional[str] = ..., purpose: _Optional[str] = ..., instant: _Optional[bool] = ..., duration_s: _Optional[int] = ..., asked_at_s: _Optional[int] = ..., signature: _Optional[bytes] = ..., nonce: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class OfferReply(_message.Message):
     __slots__ = ("offer", "refusal", "place")

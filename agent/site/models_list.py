@@ -36,7 +36,7 @@ async def write_models_list(config: SiteConfig, home: SiteHome, store: Store) ->
         manifest = await store.manifest(record.image_id)
         if record.folder and manifest is not None and "/" not in record.name:
             size = manifest.layout.total_bytes
-            bindings[record.name] = ModelBinding(record.image_id.hex(), size)
+            bindings[record.name] = ModelBinding(record.image_id.hex(), size, record.licence)
     now_s = time.time()
     path = models_list_path(home, config)
     version = max(int(now_s), _version(path) + 1)  # clocks are set back, and two may publish in one second

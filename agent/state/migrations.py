@@ -148,6 +148,12 @@ def _ledger(db: Database) -> None:
         db.execute(statement)
 
 
+def _licences_and_egress(db: Database) -> None:
+    # What publishers say of their models; what a gateway has sent of images to other sites, by its day.
+    db.execute("ALTER TABLE names ADD COLUMN licence TEXT NOT NULL DEFAULT ''")
+    db.table("egress").create({"day": str, "sent_bytes": int}, pk="day", not_null={"sent_bytes"})
+
+
 MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _first,
     _sites,
@@ -155,6 +161,7 @@ MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _devices,
     _history,
     _ledger,
+    _licences_and_egress,
 )
 
 

@@ -12,13 +12,15 @@ from pyrdma.image.manifest import ImageId
 class NameRecord:
     """A name and the image that it stands for on this node.
 
-    ``folder`` is where the weights can be read again, empty for an image that was pulled.
+    ``folder`` is where the weights can be read again, empty for an image that was pulled. ``licence`` is what
+    its publisher says; empty: nothing.
     """
 
     name: str
     image_id: ImageId
     folder: str
     bound_at: float
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class Store:
 
 
 def _name(row: dict[str, Any]) -> NameRecord:
-    return NameRecord(row["name"], ImageId(row["image_id"]), row["folder"], row["bound_at"])
+    return NameRecord(row["name"], ImageId(row["image_id"]), row["folder"], row["bound_at"], row["licence"])
 
 
 def _lease(row: dict[str, Any]) -> LeaseRecord:

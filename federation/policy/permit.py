@@ -182,9 +182,14 @@ def _matches_model(match: Match, facts: RequestFacts) -> bool:
     return (
         (not match.models or facts.model in match.models or f"{site}/{ANY}" in match.models)
         and (not match.publishers or facts.publisher in match.publishers)
-        and (not match.licences or facts.licence in match.licences)
+        and (not match.licences or _is_one_of(facts.licence, match.licences))
         and (match.larger_than_bytes is None or facts.total_bytes > match.larger_than_bytes)
     )
+
+
+def _is_one_of(licence: str, licences: Iterable[str]) -> bool:
+    """SPDX ids are the same in capitals and in small letters."""
+    return licence.lower() in {one.lower() for one in licences}
 
 
 def _speaking(policy: Policy, facts: RequestFacts) -> Denied | None:
@@ -242,7 +247,7 @@ def _running(policy: Policy, facts: RequestFacts) -> Denied | None:
         sentence = f"models of {facts.publisher or 'an unnamed publisher'} may not run here."
         fix = f"models of {', '.join(models.publishers) or 'nobody'} may"
         return Denied(MODEL_PUBLISHERS, policy.places.get(MODEL_PUBLISHERS), sentence, fix)
-    if ANY not in models.licences and facts.licence not in models.licences:
+    if ANY not in models.licences and not _is_one_of(facts.licence, models.licences):
         sentence = f"models under {facts.licence or 'an unnamed licence'} may not run here."
         fix = f"models under {', '.join(models.licences) or 'no licence'} may"
         return Denied(MODEL_LICENCES, policy.places.get(MODEL_LICENCES), sentence, fix)

@@ -21,10 +21,14 @@ Freshness = Literal["fresh", "stale", "local"]
 
 @dataclass(frozen=True, slots=True)
 class ModelBinding:
-    """The image that a model's name stands for: its id in hex and its size."""
+    """The image that a model's name stands for: its id in hex, its size, and its licence.
+
+    The licence is an SPDX id, or a name in its form, in lower case; empty where the site says none.
+    """
 
     image_id: str
     total_bytes: int
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """A site's signed list of models: which image each of its names stands for.
 
 The list is the TUF metadata of the delegated role ``site-NAME``, signed by the site's models key. A model is
-the target ``models/SITE/NAME``; the binding is its signed ``custom`` field, ``{"image": HEX, "bytes": N}``.
-The target itself is the empty file, never fetched: manifests travel between peers and are checked by id.
+the target ``models/SITE/NAME``; the binding is its signed ``custom`` field, ``{"image": HEX, "bytes": N}``,
+with ``"licence": ID`` where the site has said one. The target itself is the empty file, never fetched:
+manifests travel between peers and are checked by id.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from federation.errors import FederationInputError, RegistryError
 from federation.identity.names import check_label
 from federation.limits import (
     MAX_IMAGE_BYTES,
+    MAX_LICENCE_CHARS,
     MAX_MODEL_NAME_CHARS,
     MAX_ROLE_VERSION,
     MAX_SITE_LIST_BYTES,
@@ -31,6 +33,7 @@ MODELS_LIFETIME_S: Final = 30 * 86400
 """A list that nobody signs for a month is no longer shown: its site may have lost its images, or its key."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _IMAGE: Final = re.compile(r"[0-9a-f]{64}")
+_LICENCE: Final = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
 
 
@@ -47,6 +50,21 @@ def site_of(role: str) -> str:
 def models_pattern(site: str) -> str:
     """Return the path pattern that a site's role is trusted for."""
     return f"models/{site}/*"
+
+
+def check_licence(text: str) -> str:
+    """Return a licence as lists and policies name it: an SPDX id, or a name in its form, in lower case.
+
+    Raises:
+        FederationInputError: it has another form.
+    """
+    licence = text.strip().lower()
+    if not _is_licence(licence):
+        raise FederationInputError(
+            f"a licence has letters, digits, '.', '+' and '-', and at most {MAX_LICENCE_CHARS} characters.",
+            fix="name its SPDX id, such as apache-2.0",
+        )
+    return licence
 
 
 def sign_models(
@@ -76,12 +94,14 @@ def sign_models(
         raise FederationInputError(f"a site lists at most {MAX_SITE_MODELS} models.", fix="remove old ones")
     targets = {}
     for name, binding in sorted(bindings.items()):
-        fault = _fault(name, binding.image_id, binding.total_bytes)
+        fault = _fault(name, binding.image_id, binding.total_bytes, binding.licence)
         if fault:
             raise FederationInputError(f"{fault}.")
         path = f"models/{site}/{name}"
-        custom = {"custom": {"image": binding.image_id, "bytes": binding.total_bytes}}
-        targets[path] = TargetFile(0, {"sha256": _EMPTY}, path, custom)
+        custom: dict[str, str | int] = {"image": binding.image_id, "bytes": binding.total_bytes}
+        if binding.licence:
+            custom["licence"] = binding.licence
+        targets[path] = TargetFile(0, {"sha256": _EMPTY}, path, {"custom": custom})
     expires = datetime.fromtimestamp(int(now_s) + MODELS_LIFETIME_S, UTC)
     metadata = Metadata(Targets(version=version, expires=expires, targets=targets))
     metadata.sign(CryptoSigner(models_key))
@@ -115,14 +135,21 @@ def read_models(site: str, signed: Targets) -> dict[str, ModelBinding]:
             raise RegistryError(f"the list of {site} has a model without an image.")
         image_id: Any = custom.get("image")
         total_bytes: Any = custom.get("bytes")
-        fault = _fault(name, image_id, total_bytes)
+        licence: Any = custom.get("licence", "")  # lists of older agents say none
+        fault = _fault(name, image_id, total_bytes, licence)
         if fault:
             raise RegistryError(f"the list of {site} is malformed: {fault}.")
-        found[f"{site}/{name}"] = ModelBinding(image_id, total_bytes)
+        found[f"{site}/{name}"] = ModelBinding(image_id, total_bytes, licence)
     return found
 
 
-def _fault(name: str, image_id: object, total_bytes: object) -> str:
+def _is_licence(licence: object) -> bool:
+    return (
+        isinstance(licence, str) and len(licence) <= MAX_LICENCE_CHARS and bool(_LICENCE.fullmatch(licence))
+    )
+
+
+def _fault(name: str, image_id: object, total_bytes: object, licence: object) -> str:
     if len(name) > MAX_MODEL_NAME_CHARS or not _NAME.fullmatch(name):
         return (
             "a model's name in the registry has letters, digits, '.', '_' and '-', "
@@ -132,4 +159,6 @@ def _fault(name: str, image_id: object, total_bytes: object) -> str:
         return "an image's id has 64 hexadecimal digits in lower case"
     if type(total_bytes) is not int or not 1 <= total_bytes <= MAX_IMAGE_BYTES:
         return f"an image's size is a number from 1 to {MAX_IMAGE_BYTES}"
+    if licence != "" and not _is_licence(licence):
+        return f"a licence is an SPDX id in lower case, of at most {MAX_LICENCE_CHARS} characters"
     return ""

@@ -85,7 +85,7 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
         [views.TransferView("t1", "m", IMAGE, "pull", "failed", PROGRESS, 2.5, 0.5, "no source is left")]
     ),
     "publish": lambda: schema.published_document(
-        views.PublishedView("m", IMAGE, 20, 2, 3, ("README.md",), None, 0.5), ["a note"]
+        views.PublishedView("m", IMAGE, 20, 2, 3, ("README.md",), None, 0.5, "mit"), ["a note"]
     ),
     "run": lambda: schema.granted_document(
         views.GrantedView(

@@ -53,7 +53,7 @@ START = views.StartView("tcp", 20, 0.25, 0.125, 0.5, True, (views.PhaseView("map
         (views.NoteView("n"), convert.publish_event_to, convert.publish_event_from),
         (PROGRESS, convert.publish_event_to, convert.publish_event_from),
         (
-            views.PublishedView("m", IMAGE, 20, 2, 3, ("a", "b"), "cd" * 32, 0.5),
+            views.PublishedView("m", IMAGE, 20, 2, 3, ("a", "b"), "cd" * 32, 0.5, "mit"),
             convert.publish_event_to,
             convert.publish_event_from,
         ),

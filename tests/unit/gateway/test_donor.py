@@ -26,7 +26,7 @@ from agent.gateway.book import LeaseState
 from agent.gateway.donor import LocalDonor
 from agent.gateway.events import Decision
 from agent.gateway.law import Law
-from agent.gateway.request import LeaseRequest
+from agent.gateway.request import KnownModel, LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S
 from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, PlaceView, RunEvent, StartView
 from agent.state import SiteStore, StateFile
@@ -109,6 +109,7 @@ class Site:
         self.prepared: list[str] = []
         self.prepare: Callable[[str, LeaseRequest], Awaitable[None]] = self._prepare
         self.decisions: list[Decision] = []
+        self.known: dict[str, tuple[KnownModel, ...]] = {}
         self.donor = self.new_donor()
 
     def new_donor(
@@ -124,6 +125,7 @@ class Site:
             lease_ttl_s=ttl_s,
             record=self.decisions.append,
             law=Law("uni-a"),
+            known=lambda image_id: self.known.get(image_id, ()),
         )
 
     async def _prepare(self, node: str, request: LeaseRequest) -> None:
@@ -601,3 +603,14 @@ async def test_a_donor_that_closes_calls_its_starts_off(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="ended before its model answered"):
             await committing
         assert one.nodes["n1"].running == set()
+
+
+async def test_what_an_image_is_says_the_registry_not_the_borrower(tmp_path: Path) -> None:
+    """The borrower's name for it stands in the request; what rules speak of comes from the signed lists."""
+    listed = KnownModel("uni-a/secret", "uni-a", "mit", 10)
+    async with site(tmp_path) as one:
+        one.known[IMAGE.hex()] = (listed,)
+        await one.report()
+        await one.donor.ask_offer(replace(REQUEST, model="uni-b/alias"), "uni-b")
+        (offer,) = one.donor.state.book.offers.values()
+        assert (offer.request.model, offer.request.known) == ("uni-b/alias", (listed,))
