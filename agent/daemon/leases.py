@@ -373,12 +373,10 @@ class Leases:
             lease.work.cancel()
             await asyncio.wait([lease.work])
         letting_go = [one.close() for one in (lease.relay,) if one is not None]
-        letting_go += [one.stop() for one in (lease.runner,) if one is not None]
+        letting_go.append(self._stop_runner(lease_id, lease))
         for fault in await asyncio.gather(*letting_go, return_exceptions=True):
             if fault is not None:
                 _log.error("lease %s: something of it could not be ended", lease_id, exc_info=fault)
-        if self._devices is not None:
-            self._devices.left(lease_id, lease.runner.pid if lease.runner is not None else None)
         with contextlib.suppress(OSError):
             self._paths.runner_socket(lease_id).unlink()
         record = replace(lease.record, state="ended", ended_at=time.time(), reason=lease.reason)
@@ -391,6 +389,16 @@ class Leases:
         del self._ending[lease_id]
         self.on_end(lease_id, lease.reason)
         return record
+
+    async def _stop_runner(self, lease_id: str, lease: OpenLease) -> None:
+        try:
+            if lease.runner is not None:
+                await lease.runner.stop()
+        finally:
+            if (
+                self._devices is not None
+            ):  # at once: the owner does not wait for good-byes on the lease's port
+                self._devices.left(lease_id, lease.runner.pid if lease.runner is not None else None)
 
     def _view(self, record: LeaseRecord) -> LeaseView:
         lease = self._open.get(record.id)

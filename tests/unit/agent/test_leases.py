@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import pytest
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Order
 from agent.daemon.leases import Leases
 from agent.daemon.parts import Assignment, Parcel
 from agent.daemon.spares import Spares
 from agent.daemon.supply import Supply
 from agent.daemon.transfers import Transfers
-from agent.errors import BusyError, RunnerError, StoppingError, UnknownLeaseError
+from agent.errors import BusyError, OwnedError, RunnerError, StoppingError, UnknownLeaseError
 from agent.limits import MAX_LEASE_TTL_S, MAX_LEASES
 from agent.local.views import GrantedView
 from agent.paths import Paths
@@ -92,6 +93,8 @@ class Runner:
         self.ended = asyncio.Event()
         self.assigned: Assignment | None = None
         self.fault: Exception | None = None
+        self.drains: list[float] = []
+        self.kills = 0
         self._assigning = assigning
         self.stopping = stopping
 
@@ -108,6 +111,12 @@ class Runner:
         on_phase("map", 0.1)
         return {"map": 0.1}
 
+    async def drain(self, left_s: float) -> None:
+        self.drains.append(left_s)
+
+    def kill(self) -> None:
+        self.kills += 1
+
     def end_reason(self) -> str:
         return "was ended by SIGKILL"
 
@@ -123,7 +132,7 @@ class Launcher:
         self.spawning, self.assigning, self.stopping = Gate(), Gate(), Gate()
         self.started: list[Runner] = []
 
-    async def spawn(self) -> Any:
+    async def spawn(self, gpus: str = "") -> Any:
         await self.spawning.pass_through()
         runner = Runner(1000 + len(self.started), self.assigning, self.stopping)
         self.started.append(runner)
@@ -141,8 +150,15 @@ class Bench:
     """One node that donates."""
 
     def __init__(
-        self, file: StateFile, store: Store, paths: Paths, keeper: CacheKeeper, warming: Gate
+        self,
+        file: StateFile,
+        store: Store,
+        paths: Paths,
+        keeper: CacheKeeper,
+        warming: Gate,
+        devices: Devices | None,
     ) -> None:
+        self.paths = paths
         self.file = file
         self.store = store
         self.warming = warming
@@ -151,7 +167,7 @@ class Bench:
         catalogue = Catalogue(store, keeper, self.launcher, transfers)
         supply = Supply(catalogue, keeper, transfers, lambda: ())
         spares = Spares(self.launcher, 0)
-        self.leases = Leases(store, supply, keeper, spares, paths, "uni-a/a1")
+        self.leases = Leases(store, supply, keeper, spares, paths, "uni-a/a1", devices=devices)
         self.ends: list[tuple[str, str]] = []
         self.leases.on_end = lambda lease_id, reason: self.ends.append((lease_id, reason))
 
@@ -165,7 +181,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def node(folder: Path) -> AsyncIterator[Bench]:
+async def node(folder: Path, devices: Devices | None = None) -> AsyncIterator[Bench]:
     paths = Paths(folder, folder / "run")
     paths.run_dir.mkdir()
     paths.runner_socket("x").parent.mkdir(exist_ok=True)
@@ -179,7 +195,7 @@ async def node(folder: Path) -> AsyncIterator[Bench]:
 
     keeper = CacheKeeper(start_cache)
     await keeper.start()
-    bench = Bench(file, store, paths, keeper, warming)
+    bench = Bench(file, store, paths, keeper, warming, devices)
     try:
         yield bench
     finally:
@@ -212,9 +228,9 @@ async def test_an_ordered_lease_runs_until_it_is_stopped(tmp_path: Path) -> None
 async def test_an_ordered_lease_ends_by_its_time_unless_it_gets_more(tmp_path: Path) -> None:
     """The gateway's answers move its end both ways; a lease of this node's own has none."""
     async with node(tmp_path) as bench:
-        await asyncio.gather(*(bench.start(order(name, 0.3)) for name in ("l1", "l2", "l3")))
+        await asyncio.gather(*(bench.start(order(name, 60.0)) for name in ("l1", "l2", "l3")))
         own = await bench.leases.grant("m", lambda _: None)
-        bench.leases.set_times({"l2": 60.0, "l3": 0.0, "l9": 0.0, own.lease.id: 0.0})
+        bench.leases.set_times({"l1": 0.3, "l2": 60.0, "l3": 0.0, "l9": 0.0, own.lease.id: 0.0})
         await until(lambda: len(bench.ends) == 2)
         reason = "its time was over and nobody renewed it"
         assert bench.ends == [("l3", reason), ("l1", reason)]
@@ -407,3 +423,115 @@ async def test_a_lease_that_is_used_where_it_runs_gets_a_port(tmp_path: Path) ->
             await asyncio.open_connection("127.0.0.1", port)
         with pytest.raises(UnknownLeaseError):
             await bench.leases.give_port(granted)
+
+
+async def test_the_gateways_answer_counts_from_when_it_was_asked(tmp_path: Path) -> None:
+    """An answer that was under way while the agent was stopped must not prolong a lease that is over."""
+    async with node(tmp_path) as bench:
+        await bench.start(order())
+        bench.leases.set_times({"l1": 60.0}, boot_time_s() - 61.0)
+        with pytest.raises(UnknownLeaseError):
+            await bench.leases.connect("l1")
+        await until(lambda: bench.ends)
+        assert bench.ends == [("l1", "its time was over and nobody renewed it")]
+
+
+async def test_a_lease_whose_time_is_over_serves_nobody_before_its_timer_rings(tmp_path: Path) -> None:
+    """As after a stop of the agent: neither a new connection nor one that is open carries a byte more."""
+    async with node(tmp_path) as bench:
+        await bench.start(order())
+        answered = asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"hello")
+            assert await reader.read() == b"", "nothing comes through"
+            writer.close()
+            answered.set()
+
+        server = await asyncio.start_unix_server(answer, path=bench.paths.runner_socket("l1"))
+        pipe = await bench.leases.connect("l1")
+        assert await pipe.read() == b"hello"
+        bench.leases._open["l1"].until_s = boot_time_s() - 0.001
+        with pytest.raises(ConnectionError, match="the lease l1 is over"):
+            await pipe.write(b"x")
+        with pytest.raises(UnknownLeaseError):
+            await bench.leases.connect("l1")
+        pipe.abort()
+        await answered.wait()
+        server.close()
+        await until(lambda: bench.ends)
+
+
+async def test_the_clock_of_boots_ends_leases_whose_timers_slept(tmp_path: Path) -> None:
+    """A machine that slept has missed timers; a look at the clock is enough."""
+    async with node(tmp_path) as bench:
+        await bench.start(order())
+        bench.leases.expire()
+        assert bench.leases.runs("l1")
+        bench.leases._open["l1"].until_s = boot_time_s() - 1
+        bench.leases.expire()
+        assert not bench.leases.runs("l1")
+        await until(lambda: bench.ends)
+
+
+class Devices:
+    """One device, whose owner may have it."""
+
+    def __init__(self) -> None:
+        self.owned = False
+        self.told: list[str] = []
+
+    def place(self, lease_id: str, wanted: Sequence[str], grace_s: float) -> str:
+        if self.owned:
+            raise OwnedError("the owner of this node has cpu0.")
+        self.told.append(f"place {lease_id} {grace_s:g}")
+        return ""
+
+    def left(self, lease_id: str, group: int | None) -> None:
+        self.told.append(f"left {lease_id} {group}")
+
+    def sent(self, lease_id: str, nbytes: int) -> None:
+        self.told.append(f"sent {lease_id} {nbytes}")
+
+
+async def test_a_lease_stands_on_a_device_from_its_order_to_the_end_of_its_runner(tmp_path: Path) -> None:
+    """Without one it is refused without a trace."""
+    devices = Devices()
+    async with node(tmp_path, devices) as bench:
+        await bench.start(order())
+        assert devices.told == ["place l1 10"]
+        await bench.leases.stop_runner("l1", "enough")
+        assert devices.told == ["place l1 10", "left l1 1000"]
+        devices.owned = True
+        with pytest.raises(OwnedError):
+            await bench.start(order("l2"))
+        assert await bench.store.lease("l2") is None
+
+
+async def test_a_lease_that_has_notice_says_so_and_hears_it_once(tmp_path: Path) -> None:
+    """Its runner is told to drain; whichever way it ends then, the reason is the notice's."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order())
+        for _ in range(2):
+            bench.leases.notice("l1", 5.0, "its owner needs cpu0")
+        await until(lambda: bench.launcher.started[0].drains)
+        assert bench.launcher.started[0].drains == [5.0]
+        bench.launcher.started[0].ended.set()
+        await until(lambda: bench.ends)
+        assert bench.ends == [("l1", "its owner needs cpu0")]
+        bench.leases.notice("l1", 5.0, "again")
+        bench.leases.kill("l1", "again")
+
+
+async def test_a_kill_waits_for_nobody(tmp_path: Path) -> None:
+    """The runner is killed before anything else of the lease ends, also when that is under way already."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order())
+        bench.launcher.stopping.open.clear()
+        ending = asyncio.create_task(bench.leases.stop_runner("l1", "enough"))
+        await until(lambda: bench.launcher.stopping.waiting)
+        bench.leases.kill("l1", "its owner needs cpu0")
+        assert bench.launcher.started[0].kills == 1
+        bench.launcher.stopping.open.set()
+        await ending
+        assert bench.ends == [("l1", "enough")]
