@@ -83,11 +83,8 @@ class LedgerCalls:
             store = self._desk().books.store
             donor = check_label(request.donor, "site")
             _check_count(len(request.positions), "positions")
-            found = []
-            for position in map(_check_position, request.positions):
-                item = await store.item(donor, position)
-                if item is not None and item.borrower_signature:
-                    found.append(Countersignature(donor, position, item.borrower_signature))
+            known = await store.signatures(donor, list(map(_check_position, request.positions)))
+            found = [Countersignature(donor, position, signature) for position, signature in known]
             return pb.LedgerSignaturesReply(signatures=map(signature_to, found))
 
     async def LedgerNotes(self, request: pb.LedgerNotesRequest, context: Context) -> pb.LedgerNotesReply:

@@ -176,6 +176,20 @@ class LedgerStore:
         )
         return row is not None
 
+    async def signatures(self, donor: str, positions: Sequence[int]) -> list[tuple[int, bytes]]:
+        """Return the borrowers' signatures that are known of a donor's receipts, by position."""
+
+        def read(db: Database) -> list[tuple[int, bytes]]:
+            row = self._rows.donor(db, donor)
+            items = [] if row is None else [(at, item_at(db, row.id, at)) for at in positions]
+            return [
+                (at, one.borrower_signature)
+                for at, one in items
+                if one is not None and one.borrower_signature
+            ]
+
+        return await self._file.read(read)
+
     async def heads(self) -> dict[str, Head]:
         """Return the head of each donor's chain."""
         return {row.donor: row.head for row in await self.donors() if row.head.position}
