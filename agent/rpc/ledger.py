@@ -33,12 +33,13 @@ from federation.limits import (
     MAX_CARBON_BYTES,
     MAX_LEDGER_HEADS,
     MAX_RECEIPT_BYTES,
-    MAX_ROLE_VERSION,
     RECEIPT_PAGE,
 )
 from pyrdma.errors import Error
 
 _DIGEST_BYTES: Final = 32
+_MAX_POSITION: Final = (1 << 40) - 1
+"""The state file numbers a donor's receipts with 40 bits; a larger one would be another donor's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +295,7 @@ def _notes_digest(evidence: Iterable[Evidence], statements: Iterable[tuple[str, 
 
 
 def _check_position(position: int) -> int:
-    if position > MAX_ROLE_VERSION:
+    if position > _MAX_POSITION:
         raise RequestError("a position is a number that a chain can reach.")
     return int(position)
 
