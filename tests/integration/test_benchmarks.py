@@ -25,6 +25,7 @@ KEYS = {"schema", "name", "value", "unit", "reference", "reference_name", "ratio
             ("decision", "--requests", "300", "--accounts", "40", "--runs", "2"),
             ["decision_ms", "decision_event_ms", "order_ms", "order_event_ms"],
         ),
+        (("reclaim", "--graces", "0", "--runs", "1", "--no-gateway"), ["reclaim_busy", "reclaim_frozen"]),
         (("loopback", "--size", "7e7", "--pairs", "1"), ["loopback", "loopback_memory"]),
         (("disk_load", "--size", "7e7", "--runs", "1"), ["disk_load"]),
         (("resident_map", "--sizes", "7e7", "--runs", "1"), ["resident_map"]),

@@ -130,6 +130,28 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "tokens": lambda: people_json.tokens_document(
         [people_views.TokenView("laptop", "/eth/a", 1.5, 3.5, None)]
     ),
+    "devices": lambda: schema.devices_document(
+        [
+            views.OwnDeviceView(
+                id="gpu0",
+                kind="gpu",
+                device_class="h100-80gb",
+                memory_bytes=9,
+                state="reclaiming",
+                wanted=("a job",),
+                left_s=7.5,
+                guests=(views.GuestView("0123456789abcdef", "m", "eth/gpu07", 60.5, 10.0),),
+                donated=True,
+                draining=False,
+                only_idle=True,
+                hours=("mon-fri 20:00-06:00",),
+                headroom_bytes=1,
+                doubt="",
+                last_reclaim_s=None,
+            )
+        ],
+        dry_run=True,
+    ),
     "leave": lambda: schema.left_document("uni-a", "gpu07", "This node has left uni-a."),
 }
 
