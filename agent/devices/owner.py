@@ -38,7 +38,7 @@ from agent.devices.processes import group_is_gone
 from agent.devices.provider import DeviceSpec, Moment, Provider
 from agent.devices.settings import DeviceSettings, Will
 from agent.errors import OwnedError, RequestError
-from agent.limits import DEMAND_EVERY_S, LOOK_S, VERIFY_S
+from agent.limits import DEMAND_EVERY_S, LOOK_S, VERIFY_EVERY_S, VERIFY_S
 
 _A = TypeVar("_A")
 _R = TypeVar("_R")
@@ -231,17 +231,18 @@ class Owner:
                 self._beat()
             except Exception:  # noqa: BLE001 - without this loop no device would ever come back to its owner
                 _log.exception("the loop of devices met a defect; it goes on")
-            due = [at_s for one in self._held.values() if (at_s := next_deadline_s(one)) is not None]
-            pause_s = (
-                min(DEMAND_EVERY_S, max(0.0, min(due, default=0.0) - self._clock()))
-                if due
-                else DEMAND_EVERY_S
-            )
+            pause_s = self._pause_s()
             try:
                 async with asyncio.timeout(pause_s + 0.005):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _pause_s(self) -> float:
+        held = self._held.values()
+        due = [at_s - self._clock() for one in held if (at_s := next_deadline_s(one)) is not None]
+        usual = VERIFY_EVERY_S if any(one.phase is Phase.VERIFYING for one in held) else DEMAND_EVERY_S
+        return max(0.0, min([usual, *due]))
 
     def _beat(self) -> None:
         if self.guests is not None:

@@ -193,7 +193,7 @@ def _leaves_of(group: click.Group, before: str) -> list[str]:
 
 
 def test_every_command_but_serve_and_tui_prints_json() -> None:
-    """Serve has no result: it runs; tui is for eyes and names the command for scripts; mine is its command."""
+    """Serve runs and has no result; tui is for eyes, the commands for scripts; mine is its command."""
     without = set()
     for name in _leaves():
         command = [sys.executable, "-m", "agent", *name.split(), "--help"]
