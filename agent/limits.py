@@ -155,9 +155,7 @@ SITE_POLL_S: Final = 5.0
 """Between two questions to each other gateway how its site is."""
 SITE_SILENCE_S: Final = 15.0
 """A gateway that has not answered for this long counts as lost, and is not asked for offers or images."""
-POLICY_VERIFY_EVERY_S: Final = 0.1
-"""Between two looks whether memory is free: somebody waits for it."""
-LOOK_S: Final = 5.0
+POLICY_LOOK_S: Final = 5.0
 """Between two looks at the overlay's file and at whether another version of the policy has begun."""
 LEDGER_CALL_S: Final = 30.0
 """A page of receipts, 2 MB at the most, over a slow line."""
@@ -277,6 +275,8 @@ KILL_S: Final = 10.0
 """What a killed runner gets to be gone; one that stays longer hangs in the driver."""
 VERIFY_S: Final = 10.0
 """What a device's memory gets to be verified free; afterwards it is handed over, and not lent again."""
+VERIFY_EVERY_S: Final = 0.1
+"""Between two looks whether memory is free: somebody waits for it."""
 LOOK_S: Final = 5.0
 """A look at the devices that takes longer hangs in the driver; the last answer counts meanwhile."""
 QUIET_S: Final = 60.0
