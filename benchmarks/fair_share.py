@@ -22,6 +22,7 @@ from benchmarks.sharing import (
     DAY_S,
     HOUR_S,
     MIXED,
+    ONES,
     Borrower,
     borrowers,
     donors,
@@ -55,59 +56,82 @@ class Measured:
     detail: Mapping[str, float] = field(default_factory=dict)
 
 
-Scenario = Callable[[int, float], Iterator[Measured]]
-"""Given a seed and a number of days, yields what was measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How large a scenario is; the thresholds are those of the one that is so by default."""
+
+    days: float = 7.5
+    donors: int = 8
+    devices: int = 16
+    median_s: float = HOUR_S
+
+    @property
+    def span_s(self) -> float:
+        """How long it lasts."""
+        return self.days * DAY_S
+
+    def where(self) -> tuple[DonorSpec, ...]:
+        """Return who lends."""
+        return donors(self.donors, self.devices)
+
+    def some(self, widths: tuple[tuple[int, float], ...] = ONES) -> tuple[Borrower, ...]:
+        """Return who asks."""
+        return borrowers(median_s=self.median_s, most_s=6 * self.median_s, widths=widths)
 
 
-def s1(seed: int, days: float) -> Iterator[Measured]:
+Scenario = Callable[[int, Setting], Iterator[Measured]]
+"""Given a seed and a setting, yields what was measured."""
+
+
+def s1(seed: int, of: Setting) -> Iterator[Measured]:
     """Books five minutes late: each share of a week, and of the worst six hours."""
-    some = borrowers()
-    outcome = saturate(World(donors=donors(), lag_s=300.0), some, seed=seed, days=days)
+    some = of.some()
+    outcome = saturate(World(donors=of.where(), lag_s=300.0), some, seed=seed, days=of.days)
     due = due_of(some)
-    week = errors(outcome.stays, due, WARM_UP_S, days * DAY_S)
+    week = errors(outcome.stays, due, WARM_UP_S, of.span_s)
     yield Measured(
         "s1_week", worst(week), "of its due", 0.03, "the farthest share of the week", _rounded(week)
     )
     six = [
         errors(outcome.stays, due, begin_s, end_s)
-        for begin_s, end_s in windows(WARM_UP_S, days * DAY_S, 6 * HOUR_S, HOUR_S)
+        for begin_s, end_s in windows(WARM_UP_S, of.span_s, 6 * HOUR_S, HOUR_S)
     ]
     most = max(six, key=worst)
     detail = {**_rounded(most), "misplaced": round(max(misplaced(one, due) for one in six), 4)}
     yield Measured("s1_six_hours", worst(most), "of its due", 0.25, "the farthest share of six hours", detail)
 
 
-def s2(seed: int, days: float) -> Iterator[Measured]:
+def s2(seed: int, of: Setting) -> Iterator[Measured]:
     """The borrower with 40 % of the weight can ask three of eight donors only: 37.5 % of the devices."""
-    some = borrowers()
-    where = donors()
-    reach = {"ash": frozenset(one.site for one in where[:3])}
-    outcome = saturate(World(donors=where, lag_s=300.0, reach=reach), some, seed=seed, days=days)
-    week = errors(outcome.stays, due_of(some), WARM_UP_S, days * DAY_S)
+    some = of.some()
+    where = of.where()
+    reach = {"ash": frozenset(one.site for one in where[: 3 * of.donors // 8])}
+    outcome = saturate(World(donors=where, lag_s=300.0, reach=reach), some, seed=seed, days=of.days)
+    week = errors(outcome.stays, due_of(some), WARM_UP_S, of.span_s)
     what = "the share of who is confined"
     yield Measured("s2_confined", abs(week["ash"]), "of its due", 0.10, what, _rounded(week))
 
 
-def s3(seed: int, days: float) -> Iterator[Measured]:
+def s3(seed: int, of: Setting) -> Iterator[Measured]:
     """After a day of fresh books they are two, or six, hours late for good."""
     for hours in (2, 6):
-        some = borrowers()
-        world = World(donors=donors(), lag_s=300.0, lags=((DAY_S, hours * HOUR_S),))
-        outcome = saturate(world, some, seed=seed, days=days)
+        some = of.some()
+        world = World(donors=of.where(), lag_s=300.0, lags=((DAY_S, hours * HOUR_S),))
+        outcome = saturate(world, some, seed=seed, days=of.days)
         due = due_of(some)
-        week = errors(outcome.stays, due, DAY_S, days * DAY_S)
-        gap_s = max(longest_gap(outcome.stays, name, 0.0, days * DAY_S) for name in due)
+        week = errors(outcome.stays, due, DAY_S, of.span_s)
+        gap_s = max(longest_gap(outcome.stays, name, 0.0, of.span_s) for name in due)
         name, what = f"s3_lag_{hours}h", f"the farthest share, books {hours} h late"
         yield Measured(name, worst(week), "of its due", 0.08, what, _rounded(week))
         yield Measured(f"{name}_gap", gap_s, "s", 8 * HOUR_S, "the longest time that anybody had nothing")
 
 
-def s4(seed: int, days: float) -> Iterator[Measured]:
+def s4(seed: int, of: Setting) -> Iterator[Measured]:
     """Somebody new begins to ask, with a weight of 10 beside 100."""
-    join_s = (days - 1.0) * DAY_S
-    old = borrowers()
-    new = Borrower(name="gorse", weight=10, from_s=join_s)
-    outcome = saturate(World(donors=donors(), lag_s=300.0), (*old, new), seed=seed, days=days)
+    join_s = of.span_s - DAY_S
+    old = of.some()
+    new = replace(old[0], name="gorse", weight=10, from_s=join_s)
+    outcome = saturate(World(donors=of.where(), lag_s=300.0), (*old, new), seed=seed, days=of.days)
     due = due_of((*old, new))
     devices = sum(one.devices for one in outcome.donors)
     fair = due["gorse"] * devices
@@ -118,19 +142,19 @@ def s4(seed: int, days: float) -> Iterator[Measured]:
     least = min(
         held(outcome.stays, begin_s, end_s).get(one.name, 0.0) / (6 * HOUR_S) / (due[one.name] * devices)
         for one in old
-        for begin_s, end_s in windows(join_s, days * DAY_S, 6 * HOUR_S, HOUR_S)
+        for begin_s, end_s in windows(join_s, of.span_s, 6 * HOUR_S, HOUR_S)
     )
     what = "what incumbents lacked of their shares in the worst six hours"
     yield Measured("s4_incumbents", 1.0 - least, "of its share", 0.75, what)
 
 
-def s5(seed: int, days: float) -> Iterator[Measured]:
-    """For a day neither books nor requests pass between two halves; the weights on both sides are 55 and 45."""
+def s5(seed: int, of: Setting) -> Iterator[Measured]:
+    """For a day neither books nor requests pass between two halves; weights are 55 here and 45 there."""
     cut_s = 2 * DAY_S
-    some = borrowers()
-    where = donors()
+    some = of.some()
+    where = of.where()
     sides = ({"ash", "elder", "fig"}, {"beech", "cherry", "dogwood"})
-    halves = (where[:4], where[4:])
+    halves = (where[: of.donors // 2], where[of.donors // 2 :])
     groups = tuple(
         frozenset(names | {one.site for one in half}) for names, half in zip(sides, halves, strict=True)
     )
@@ -140,7 +164,7 @@ def s5(seed: int, days: float) -> Iterator[Measured]:
         partitions=(Partition(cut_s, cut_s + DAY_S, groups),),
         partition_asks=True,
     )
-    outcome = saturate(world, some, seed=seed, days=max(days, 6.0))
+    outcome = saturate(world, some, seed=seed, days=max(of.days, 6.0))
     due = due_of(some)
     each = [
         errors(outcome.stays, due, cut_s + at * HOUR_S, cut_s + DAY_S + at * HOUR_S) for at in range(0, 25, 6)
@@ -155,30 +179,29 @@ def s5(seed: int, days: float) -> Iterator[Measured]:
     yield Measured("s5_after", worst(later), "of its due", 0.03, what, _rounded(later))
 
 
-def s6(seed: int, days: float) -> Iterator[Measured]:
-    """One of five jobs wants 4 or 8 devices, one of two for whom devices are held; what lies idle of all."""
-    some = borrowers(widths=MIXED)
-    outcome = saturate(World(donors=donors(), lag_s=300.0), some, seed=seed, days=days)
-    used_s = sum(held(outcome.stays, WARM_UP_S, days * DAY_S).values())
-    whole_s = sum(one.devices for one in outcome.donors) * (days * DAY_S - WARM_UP_S)
+def s6(seed: int, of: Setting) -> Iterator[Measured]:
+    """Some jobs want several devices of one node, for which freed ones are held; what lies idle of all."""
+    some = of.some(MIXED)
+    outcome = saturate(World(donors=of.where(), lag_s=300.0), some, seed=seed, days=of.days)
+    used_s = sum(held(outcome.stays, WARM_UP_S, of.span_s).values())
+    whole_s = sum(one.devices for one in outcome.donors) * (of.span_s - WARM_UP_S)
     yield Measured("s6_idle", 1.0 - used_s / whole_s, "of device time", 0.08, "devices that nobody had")
     waits = sorted(
         (outcome.span_s if one.started_s is None else one.started_s) - one.submit_s for one in outcome.guests
     )
     limit_s = 6.0 * Caps().max_wait_s
+    what = "six times the time after which requests age"
     detail = {"p50": round(statistics.median(waits)), "p99": round(waits[int(0.99 * len(waits))])}
-    yield Measured(
-        "s7_longest_wait", waits[-1], "s", limit_s, "six times the time after which requests age", detail
-    )
+    yield Measured("s7_longest_wait", waits[-1], "s", limit_s, what, detail)
 
 
-def s8(seed: int, days: float) -> Iterator[Measured]:
+def s8(seed: int, of: Setting) -> Iterator[Measured]:
     """Owners' own jobs come and go by day and night while guests fill what they leave."""
-    some = borrowers()
-    where = donors()
-    own = own_jobs(where, seed, days)
+    some = of.some()
+    where = of.where()
+    own = own_jobs(where, seed, of.days)
     lend = Lend()
-    outcome = saturate(World(donors=where, lag_s=300.0), some, seed=seed, days=days, own=own)
+    outcome = saturate(World(donors=where, lag_s=300.0), some, seed=seed, days=of.days, own=own)
     longer = [
         after - before
         for each in outcome.own.values()
@@ -229,7 +252,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
     options = parser.parse_args(arguments)
     for name in options.only:
-        runs = [list(SCENARIOS[name](seed, options.days)) for seed in options.seeds]
+        runs = [list(SCENARIOS[name](seed, Setting(days=options.days))) for seed in options.seeds]
         for same in zip(*runs, strict=True):
             farthest = max(same, key=lambda one: one.value)
             Figure(

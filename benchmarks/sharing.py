@@ -57,9 +57,14 @@ def donors(count: int = 8, devices: int = 16) -> tuple[DonorSpec, ...]:
     return tuple(DonorSpec(f"donor-{at + 1}", devices, min(8, devices)) for at in range(count))
 
 
-def borrowers(**changes: object) -> tuple[Borrower, ...]:
-    """Return the six borrowers of ``WEIGHTS``; all else as said."""
-    return tuple(Borrower(name=name, weight=weight, **changes) for name, weight in WEIGHTS.items())  # type: ignore[arg-type]
+def borrowers(
+    *, median_s: float = HOUR_S, most_s: float = 6 * HOUR_S, widths: tuple[tuple[int, float], ...] = ONES
+) -> tuple[Borrower, ...]:
+    """Return the six borrowers of ``WEIGHTS`` with such jobs."""
+    return tuple(
+        Borrower(name=name, weight=weight, median_s=median_s, most_s=most_s, widths=widths)
+        for name, weight in WEIGHTS.items()
+    )
 
 
 def policy_of(some: Iterable[Borrower], *, caps: Caps | None = None, lend: Lend | None = None) -> Policy:
