@@ -150,7 +150,8 @@ def test_a_sites_models_are_published(registry: Registry, tmp_path: Path) -> Non
     bindings = {"m1": ModelBinding("ab" * 32, 3 << 20)}
     models.write_bytes(sign_models(MODELS_KEY, "uni-a", bindings, version=7, now_s=time.time()))
     assert registry.sign("publish", "--models", str(models))[0] == 0
-    assert registry.show()["models"] == {"uni-a/m1": {"image_id": "ab" * 32, "total_bytes": 3 << 20}}
+    bound = {"image_id": "ab" * 32, "total_bytes": 3 << 20, "licence": ""}
+    assert registry.show()["models"] == {"uni-a/m1": bound}
     _, out, _ = registry.run("show", str(registry.folder), "--root-pin", registry.pin)
     assert "uni-a/m1  abababababab" in out
     code, _, talk = registry.sign("publish", "--models", str(models))
