@@ -76,6 +76,9 @@ MIN_PIECE_DEADLINE_S: Final = 4.0
 MAX_PIECE_DEADLINE_S: Final = 120.0
 """The longest that a source is given for one piece: a slow but steady one (16 MiB at 1.1 Mbit/s), and one
 that says it waits itself. Without it a source that says so for ever holds up a pull for ever."""
+EGRESS_TOLD_BYTES: Final = 4 * PIECE_BYTES
+"""A lane worker tells what it has sent of metered sessions after so many bytes: what is lost with it is no
+larger, and a message for each of 64 MiB costs nothing."""
 WAIT_EVERY_S: Final = 1.0
 """A source that waits for a piece itself says so this often: a word that is lost, or two, costs nothing."""
 SESSION_SILENCE_S: Final = 150.0

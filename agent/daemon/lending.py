@@ -60,8 +60,10 @@ class Lending:
         """Return a known image's manifest. Raises UnknownModelError."""
         return await self._catalogue.manifest_of(image_id)
 
-    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
-        """Yield one grant; the source closes when the iterator does.
+    async def lend(
+        self, image_id: ImageId, peer_address: bytes, *, metered: bool = False
+    ) -> AsyncGenerator[SourceGrant, None]:
+        """Yield one grant; the source closes when the iterator does. ``metered``: to another site.
 
         Raises:
             UnknownModelError: the image is neither in memory here nor on its way.
@@ -76,7 +78,7 @@ class Lending:
         self._open += 1
         try:
             cache = self._keeper.cache
-            grant = await cache.open_source(image_id, peer_address)
+            grant = await cache.open_source(image_id, peer_address, metered=metered)
             try:
                 yield grant
             finally:

@@ -47,8 +47,13 @@ class Cache(Protocol):
     async def lane_address(self) -> bytes:
         """Return the address that sources answer to."""
 
-    async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
-        """Let a peer pull an image."""
+    async def open_source(
+        self, image_id: ImageId, peer_address: bytes, *, metered: bool = False
+    ) -> SourceGrant:
+        """Let a peer pull an image; what it gets counts if ``metered``."""
+
+    async def egress(self, bytes_per_s: int, until_bytes: int | None) -> int:
+        """Bound what metered sources send from now on; return what they have sent since this cache began."""
 
     async def close_source(self, session: int) -> None:
         """End what ``open_source`` began."""

@@ -98,8 +98,11 @@ class _Server:
             case "lane_address":
                 return (await service.lane()).address.hex(), []
             case "open_source":
-                image_id = ImageId.fromhex(message["image"])
-                return grant_to_json(await service.open_source(image_id, bytes.fromhex(message["peer"]))), []
+                image_id, peer = ImageId.fromhex(message["image"]), bytes.fromhex(message["peer"])
+                grant = await service.open_source(image_id, peer, metered=message["metered"])
+                return grant_to_json(grant), []
+            case "egress":
+                return await service.egress(message["bytes_per_s"], message["until_bytes"]), []
             case "close_source":
                 await service.close_source(message["session"])
                 return None, []

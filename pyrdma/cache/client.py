@@ -155,16 +155,32 @@ class CacheClient:
         result, _ = await self._call({"op": "lane_address"})
         return bytes.fromhex(result)
 
-    async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
+    async def open_source(
+        self, image_id: ImageId, peer_address: bytes, *, metered: bool = False
+    ) -> SourceGrant:
         """Let the peer at this address pull an image that is whole here, or that a pull is bringing here.
+
+        What it gets counts, and is bounded, if ``metered``; see ``egress``.
 
         Raises:
             LocalError: pieces are missing here that nobody brings.
             LaneError: the lane cannot serve.
         """
-        call = {"op": "open_source", "image": image_id.hex(), "peer": peer_address.hex()}
+        peer = peer_address.hex()
+        call = {"op": "open_source", "image": image_id.hex(), "peer": peer, "metered": metered}
         result, _ = await self._call(call)
         return grant_from_json(result)
+
+    async def egress(self, bytes_per_s: int, until_bytes: int | None) -> int:
+        """Bound what metered sources send from now on; return what they have sent since this cache began.
+
+        Args:
+            bytes_per_s: the pace of all together; 0: no bound.
+            until_bytes: of the same count as is returned; ``None``: no bound. Beyond it requests are refused.
+        """
+        call = {"op": "egress", "bytes_per_s": bytes_per_s, "until_bytes": until_bytes}
+        result, _ = await self._call(call)
+        return int(result)
 
     async def close_source(self, session: int) -> None:
         """End a session; one that is gone is no error."""

@@ -46,6 +46,9 @@ class CacheService:
         self._pull_run: asyncio.Future[PullReport] | None = None
         self._sessions: dict[int, Replica] = {}
         self._pins: dict[socket.socket, Replica] = {}
+        self._egress: tuple[int, int | None] = (0, None)
+        self._sent_before = 0
+        """By lane workers that are gone."""
 
     def status(self) -> CacheStatus:
         """Return what lies in memory and which workers run."""
@@ -109,10 +112,34 @@ class CacheService:
             if self._lane is None or not self._lane.alive:
                 if self._lane is not None:
                     await self._lane.close()
+                    self._sent_before += self._lane.sent_bytes
+                    self._lane = None
                 self._lane = await UcxTransport.start(self._interface)
+                await self._bound(self._lane)
             return self._lane
 
-    async def open_source(self, image_id: ImageId, peer_address: bytes) -> SourceGrant:
+    async def egress(self, bytes_per_s: int, until_bytes: int | None) -> int:
+        """Bound what metered sessions send from now on; return what they have sent since the cache began.
+
+        Args:
+            bytes_per_s: the pace of all together; 0: no bound.
+            until_bytes: of the same count as is returned; ``None``: no bound.
+        """
+        self._egress = (bytes_per_s, until_bytes)
+        lane = self._lane
+        if lane is None:
+            return self._sent_before
+        await self._bound(lane)
+        return self._sent_before + lane.sent_bytes
+
+    async def _bound(self, lane: UcxTransport) -> None:
+        bytes_per_s, until_bytes = self._egress
+        left = None if until_bytes is None else max(0, until_bytes - self._sent_before)
+        await lane.bound_egress(bytes_per_s, left)
+
+    async def open_source(
+        self, image_id: ImageId, peer_address: bytes, *, metered: bool = False
+    ) -> SourceGrant:
         """Let one peer read an image that is whole, or that a pull brings: then each piece once it is proven.
 
         Raises:
@@ -132,6 +159,7 @@ class CacheService:
                 replica.region,
                 replica.manifest.layout.total_bytes,
                 gated=filling is not None,
+                metered=metered,
                 on_end=lambda: self._end_session(session),
             )
         except BaseException:

@@ -3,7 +3,8 @@
 Rules: a request is answered on the endpoint of its own session, never where it came from. A peer that does
 not take its answers is ended before they pile up, and so is one that has been silent for too long. An image
 is mapped readable only. Of an image that is still being pulled, no byte is sent of a piece that the cache has
-not named: a request for one waits here, and its peer is told so every second.
+not named: a request for one waits here, and its peer is told so every second. So does a request of a metered
+session for the sake of the pace; beyond the count that the cache set, it is refused.
 
 It does not fetch, and does not decide who may read what: the cache orders each session and withdraws it.
 """
@@ -21,9 +22,11 @@ from typing import Any, Final
 import numpy as np
 
 from pyrdma.errors import LaneError
+from pyrdma.lanes.egress import Egress
 from pyrdma.lanes.frame import CONTROL_TAG, Frame, Kind
 from pyrdma.lanes.port import Port
 from pyrdma.limits import (
+    EGRESS_TOLD_BYTES,
     MAX_REPLIES_IN_FLIGHT,
     MAX_SESSIONS,
     PIECE_BYTES,
@@ -45,10 +48,12 @@ class _Session:
     mapping: Mapping
     view: Any
     total_bytes: int
+    metered: bool
+    """Whether what it sends counts, and is bounded."""
     gate: bytearray | None
     """One byte a piece, 1 where the peer may have it; None where it may have all."""
     parked: list[Frame] = field(default_factory=list)
-    """Requests for pieces that are not there yet; each counts as a reply in flight."""
+    """Requests for pieces that are not there yet, or not to be sent yet; each counts as a reply in flight."""
     reminding: bool = False
     """Whether a sign that we wait is on its way."""
     latest: Frame | None = None
@@ -60,6 +65,10 @@ class _Session:
         """Whether every piece that a request touches is proven."""
         first, last = frame.offset // PIECE_BYTES, (frame.offset + frame.nbytes - 1) // PIECE_BYTES
         return self.gate is None or all(self.gate[first : last + 1])
+
+    def next(self) -> Frame | None:
+        """Return the first request that waits for the pace alone."""
+        return next((one for one in self.parked if self.lets_through(one)), None)
 
 
 class Sessions:
@@ -78,6 +87,10 @@ class Sessions:
         self._left: list[int] = []
         self._remind_s = math.inf
         """When the peers whose requests wait are to be told so; infinite while none waits."""
+        self._egress = Egress()
+        self._told_bytes = 0
+        self._pace_s = math.inf
+        """When the pace lets the next request through; infinite while none waits for it."""
 
     # --- what the cache orders ----------------------------------------------------------------------------
 
@@ -102,7 +115,7 @@ class Sessions:
         view = np.frombuffer(mapping.view(writable=False), np.uint8)
         total_bytes = first["total_bytes"]
         gate = bytearray(-(-total_bytes // PIECE_BYTES)) if first["gated"] else None
-        self._open[session] = _Session(endpoint, mapping, view, total_bytes, gate)
+        self._open[session] = _Session(endpoint, mapping, view, total_bytes, first["metered"], gate)
         self._channel.send({"op": "serving", "session": session})
 
     def allow(self, message: Message, _fds: list[int]) -> None:
@@ -116,10 +129,17 @@ class Sessions:
         for frame in parked:
             self._send_or_park(session, frame)
 
+    def bound(self, message: Message, _fds: list[int]) -> None:
+        """Bound what metered sessions send from now on."""
+        now_s = time.monotonic()
+        self._egress.bound(message["bytes_per_s"], message["until_bytes"], now_s)
+        self._pace_s = now_s  # whatever waits is looked at again
+
     def withdraw(self, message: Message, _fds: list[int]) -> None:
         """Close a session; one that is gone is no error."""
         session = self._open.pop(message["session"], None)
         if session is not None:
+            self._tell_sent(session)
             awaited = session.parked[0] if session.parked else session.latest
             if session.replies and awaited is not None:
                 self._refuse_for_good(session, awaited)
@@ -147,12 +167,53 @@ class Sessions:
             self._send_or_park(session, frame)
 
     def _send_or_park(self, session: _Session, frame: Frame) -> None:
-        if session.lets_through(frame):
-            view = session.view[frame.offset : frame.offset + frame.nbytes]
-            self._port.send(session.endpoint, view, frame.tag, lambda: _reply_ended(session))
-        else:
-            session.parked.append(frame)
-            self._remind_s = min(self._remind_s, time.monotonic() + WAIT_EVERY_S)
+        if session.metered and not self._egress.lets(frame.nbytes):
+            self._say(session, Kind.REFUSE, frame, lambda: _reply_ended(session))
+            return
+        now_s = time.monotonic()
+        wait_s = self._egress.wait_s(now_s) if session.metered else 0.0
+        if wait_s <= 0.0 and session.lets_through(frame):
+            self._send(session, frame, now_s)
+            return
+        session.parked.append(frame)
+        self._remind_s = min(self._remind_s, now_s + WAIT_EVERY_S)
+        if wait_s > 0.0:
+            self._pace_s = min(self._pace_s, now_s + wait_s)
+
+    def _send(self, session: _Session, frame: Frame, now_s: float) -> None:
+        view = session.view[frame.offset : frame.offset + frame.nbytes]
+        sent = self._port.send(session.endpoint, view, frame.tag, lambda: _reply_ended(session))
+        if session.metered and sent:
+            self._egress.count(frame.nbytes, now_s)
+            if self._egress.sent_bytes - self._told_bytes >= EGRESS_TOLD_BYTES:
+                self._tell_sent(session)
+
+    def _tell_sent(self, session: _Session) -> None:
+        """Tell the cache the count, if it has grown."""
+        if session.metered and self._egress.sent_bytes > self._told_bytes:
+            self._told_bytes = self._egress.sent_bytes
+            self._channel.send({"op": "sent", "bytes": self._told_bytes})
+
+    def _send_paced(self, now_s: float) -> None:
+        """Send what waited for the pace, one request of each session in turn, as far as it goes now."""
+        self._pace_s = math.inf
+        while True:
+            found = next(
+                ((name, one) for name, one in self._open.items() if one.metered and one.next()), None
+            )
+            if found is None:
+                return
+            name, session = found
+            frame = session.next()
+            assert frame is not None, "it was found by it"
+            if self._egress.lets(frame.nbytes):
+                wait_s = self._egress.wait_s(now_s)
+                if wait_s > 0.0:
+                    self._pace_s = now_s + wait_s
+                    return
+            session.parked.remove(frame)
+            self._open[name] = self._open.pop(name)
+            self._send_or_park(session, frame)
 
     def _refuse_for_good(self, session: _Session, request: Frame) -> None:
         """Tell a peer that waits that nothing comes any more: it does not see us close."""
@@ -168,8 +229,10 @@ class Sessions:
         self._port.send(session.endpoint, np.frombuffer(frame.encode(), np.uint8), CONTROL_TAG, done)
 
     def remind(self) -> None:
-        """Tell the peers whose requests wait that we wait ourselves, if it is time to."""
+        """Send what waited for its time, and tell the peers whose requests wait on, if it is time to."""
         now_s = time.monotonic()
+        if now_s >= self._pace_s:
+            self._send_paced(now_s)
         if now_s < self._remind_s:
             return
         self._remind_s = math.inf
@@ -198,7 +261,7 @@ class Sessions:
         self._left += [
             name for name, one in self._open.items() if one.last_sign_s + SESSION_SILENCE_S <= now_s
         ]
-        return max(0.0, min(*waits, self._remind_s - now_s)) if waits else -1.0
+        return max(0.0, min(*waits, self._remind_s - now_s, self._pace_s - now_s)) if waits else -1.0
 
     def end_left(self) -> None:
         """Close the sessions of peers that left, died, fell silent or take no answers, and tell the cache."""
@@ -207,6 +270,7 @@ class Sessions:
             ended = self._open.pop(session, None)
             if ended is not None:
                 ended.endpoint.close_blocking()
+                self._tell_sent(ended)
                 self._channel.send({"op": "session_lost", "session": session})
 
 
@@ -217,3 +281,6 @@ def _reply_ended(session: _Session) -> None:
 
 def _reminded(session: _Session) -> None:
     session.reminding = False
+    session.last_sign_s = (
+        time.monotonic()
+    )  # it takes what it is told: one that waits for the pace is not dead

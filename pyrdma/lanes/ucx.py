@@ -65,6 +65,7 @@ class UcxWorker:
             "serve": sessions.serve,
             "allow": sessions.allow,
             "withdraw": sessions.withdraw,
+            "egress": sessions.bound,
         }
 
     def start(self) -> None:

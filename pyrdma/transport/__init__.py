@@ -57,9 +57,12 @@ class Transport(Protocol):
         nbytes: int,
         *,
         gated: bool = False,
+        metered: bool = False,
         on_end: Callable[[], None],
     ) -> None:
         """Let one peer read the first ``nbytes`` of a region; with ``gated``, only what ``allow`` names.
+
+        What is sent of ``metered`` sessions counts as sent to other sites.
 
         ``on_end`` is called once, when nothing of the region is read for this session any more: it was
         withdrawn, the peer left or died, or the lane broke.

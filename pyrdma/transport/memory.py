@@ -67,6 +67,7 @@ class MemoryTransport:
         nbytes: int,
         *,
         gated: bool = False,
+        metered: bool = False,  # noqa: ARG002 - within one process nothing leaves a site
         on_end: Callable[[], None],
     ) -> None:
         """Let a peer read a region; a session of this transport never ends by itself."""

@@ -32,6 +32,8 @@ from pyrdma.wire import Message
 
 _WAITS_PER_S: Final = 2 / WAIT_EVERY_S
 """Our worker passes on at most two of a source's signs in an interval: more is a flood."""
+_MAX_SENT_BYTES: Final = 1 << 62
+"""More than any wire carries; a count that is no number of bytes is the word of a broken worker."""
 _WAITS_AT_ONCE: Final = 16
 """So many more are no flood yet."""
 
@@ -77,6 +79,8 @@ class UcxTransport:
         self._gone: set[int] = set()
         self._numbers = itertools.count(1)
         self._broken: Error | None = None
+        self.sent_bytes = 0
+        """Of metered sessions, as the worker says: it is believed for this count alone."""
         self._reader = asyncio.create_task(self._read(), name="ucx-lane")
 
     @classmethod
@@ -114,11 +118,20 @@ class UcxTransport:
         nbytes: int,
         *,
         gated: bool = False,
+        metered: bool = False,
         on_end: Callable[[], None],
     ) -> None:
         """Let one peer read a region; returns when the worker is ready for its requests."""
         self._require_alive()
-        await self._sessions.serve(session, peer_address, region, nbytes, gated=gated, on_end=on_end)
+        await self._sessions.serve(
+            session, peer_address, region, nbytes, gated=gated, metered=metered, on_end=on_end
+        )
+
+    async def bound_egress(self, bytes_per_s: int, until_bytes: int | None) -> None:
+        """Bound the pace and the count of what metered sessions send, all together."""
+        if self.alive:
+            order = {"op": "egress", "bytes_per_s": bytes_per_s, "until_bytes": until_bytes}
+            await self._channel.asend(order)
 
     async def allow(self, session: int, pieces: Sequence[int]) -> bool:
         """Let the peer of a gated session have these pieces, too."""
@@ -238,10 +251,17 @@ class UcxTransport:
             self._peers[message["peer"]].take_wait()
         elif op in ("serving", "serve_failed", "session_lost", "withdrawn"):
             self._sessions.take(message)
+        elif op == "sent":
+            self._count(message["bytes"])
         elif op == "failed":
             self._break(LaneError(said(message["message"]), fix="it is started again by itself"))
         else:
             raise ValueError(op)
+
+    def _count(self, sent_bytes: object) -> None:
+        if type(sent_bytes) is not int or not self.sent_bytes < sent_bytes <= _MAX_SENT_BYTES:
+            raise ValueError("sent")
+        self.sent_bytes = sent_bytes
 
     def _end(self, name: int, error: Error | None) -> None:
         done = self._fetches[name]

@@ -66,6 +66,7 @@ class ServedSessions:
         nbytes: int,
         *,
         gated: bool,
+        metered: bool,
         on_end: Callable[[], None],
     ) -> None:
         """Open a session; returns when the worker is ready for its requests."""
@@ -78,6 +79,7 @@ class ServedSessions:
             "extent_bytes": region.extent_bytes,
             "total_bytes": nbytes,
             "gated": gated,
+            "metered": metered,
         }
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Known from now on: the worker may lose it as soon as it serves it.

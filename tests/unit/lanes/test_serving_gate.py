@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyrdma.lanes.fetching import Fetches
 from pyrdma.lanes.frame import CONTROL_TAG, DATA_TAG, Frame, Kind
 from pyrdma.lanes.serving import Sessions
-from pyrdma.limits import MAX_REPLIES_IN_FLIGHT, MIB, PIECE_BYTES, WAIT_EVERY_S
+from pyrdma.limits import EGRESS_TOLD_BYTES, MAX_REPLIES_IN_FLIGHT, MIB, PIECE_BYTES, WAIT_EVERY_S
 from pyrdma.memory import ExtentPool
 from pyrdma.memory.memfd import lent_memfd
 from pyrdma.wire import Channel
@@ -118,7 +118,7 @@ def extents() -> Iterator[tuple[list[int], int]]:
 
 
 @contextlib.contextmanager
-def served(extents: tuple[list[int], int], *, gated: bool = True) -> Iterator[Served]:
+def served(extents: tuple[list[int], int], *, gated: bool = True, metered: bool = False) -> Iterator[Served]:
     """A worker's side with one session."""
     fds, extent_bytes = extents
     channel, theirs = Channel.pair()
@@ -133,6 +133,7 @@ def served(extents: tuple[list[int], int], *, gated: bool = True) -> Iterator[Se
         "extent_bytes": extent_bytes,
         "total_bytes": TOTAL_BYTES,
         "gated": gated,
+        "metered": metered,
     }
     sessions.serve(order, [os.dup(fd) for fd in fds])
     assert channel.recv(5)[0] == {"op": "serving", "session": SESSION}
@@ -323,3 +324,69 @@ def test_a_source_that_always_says_it_waits_is_heard_twice_an_interval_at_most()
         channel.recv(0.0)
     channel.close()
     worker.close()
+
+
+def bound(one: Served, bytes_per_s: int, until_bytes: int | None) -> None:
+    """The cache bounds what metered sessions send."""
+    one.sessions.bound({"op": "egress", "bytes_per_s": bytes_per_s, "until_bytes": until_bytes}, [])
+
+
+def test_a_metered_session_waits_for_the_pace(extents: tuple[list[int], int]) -> None:
+    """The first goes out, the second when its time has come, and its peer is told meanwhile that it comes."""
+    with served(extents, gated=False, metered=True) as one:
+        bound(one, PIECE_BYTES, None)
+        first, second = one.ask(1, 0, PIECE_BYTES), one.ask(2, PIECE_BYTES, PIECE_BYTES)
+        assert one.port.take() == ([first], [])
+        one.sessions.remind()
+        assert 0 < one.sessions.watch() <= 1.0
+        assert [frame.kind for frame in one.remind(WAIT_EVERY_S)] == [Kind.WAIT]
+        one.sessions._egress._ready_s -= 1.0
+        one.sessions._pace_s -= 1.0
+        one.sessions.remind()
+        assert one.port.take() == ([second], [])
+
+
+def test_a_session_that_is_not_metered_knows_no_pace(extents: tuple[list[int], int]) -> None:
+    """What stays within the site goes as fast as it can, and counts for nothing."""
+    with served(extents, gated=False) as one:
+        bound(one, 1, 0)
+        tags = [one.ask(number, 0, PIECE_BYTES) for number in range(3)]
+        assert one.port.take() == (tags, [])
+        assert one.sessions._egress.sent_bytes == 0
+
+
+def test_beyond_the_bound_a_request_is_refused_until_there_is_another_bound(
+    extents: tuple[list[int], int],
+) -> None:
+    """The peer goes on elsewhere; on the next day it may ask again."""
+    with served(extents, gated=False, metered=True) as one:
+        bound(one, 0, PIECE_BYTES + MIB)
+        first, second = one.ask(1, 0, PIECE_BYTES), one.ask(2, PIECE_BYTES, PIECE_BYTES)
+        assert one.port.take() == ([first], [Frame(Kind.REFUSE, SESSION, PIECE_BYTES, PIECE_BYTES, second)])
+        bound(one, 0, 2 * PIECE_BYTES + MIB)
+        third = one.ask(3, PIECE_BYTES, PIECE_BYTES)
+        assert one.port.take() == ([third], [])
+
+
+def test_what_waits_for_the_pace_hears_of_a_bound(extents: tuple[list[int], int]) -> None:
+    """A new bound is looked at with the next round, not when the pace would have let it through."""
+    with served(extents, gated=False, metered=True) as one:
+        bound(one, MIB, None)
+        one.ask(1, 0, PIECE_BYTES)
+        waiting = one.ask(2, PIECE_BYTES, PIECE_BYTES)
+        one.port.take()
+        bound(one, MIB, PIECE_BYTES)
+        one.sessions.remind()
+        assert one.port.take() == ([], [Frame(Kind.REFUSE, SESSION, PIECE_BYTES, PIECE_BYTES, waiting)])
+
+
+def test_the_cache_hears_what_was_sent(extents: tuple[list[int], int]) -> None:
+    """Every so many bytes, and before it hears of the session's end."""
+    with served(extents, gated=False, metered=True) as one:
+        for number in range(5):
+            one.ask(number, 0, PIECE_BYTES)
+            one.port.take()
+        assert one.cache.recv(5)[0] == {"op": "sent", "bytes": EGRESS_TOLD_BYTES}
+        one.sessions.withdraw({"op": "withdraw", "session": SESSION}, [])
+        assert one.cache.recv(5)[0] == {"op": "sent", "bytes": 5 * PIECE_BYTES}
+        assert one.cache.recv(5)[0] == {"op": "withdrawn", "session": SESSION}
