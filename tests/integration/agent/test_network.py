@@ -41,6 +41,7 @@ from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, SocketInUseError, UnknownLeaseError
 from agent.limits import MAX_CHANNELS, MAX_GRPC_MESSAGE_BYTES, MAX_START_EVENTS, REFUSALS_LOGGED
 from agent.local.people_views import UsageView
+from agent.local.queue_views import QueueView, ReclaimsView, TermsView
 from agent.local.views import FederationView, GrantedView, LeaseView, PlaceView, RegistryView, StartView
 from agent.rpc import convert_site
 from agent.rpc import pyrdma_pb2 as pb
@@ -133,6 +134,13 @@ class Face:
         self.called.append("federation")
         registry = RegistryView("", "none", "", 0, None, None)
         return FederationView("uni-a", "uni-a.example", "gw", "gateway", "gw", None, registry, (), ())
+
+    async def queue(self) -> QueueView:
+        self.called.append("queue")
+        terms = TermsView(10.0, 5.0, 900.0, 86400.0, ("*",), ())
+        return QueueView(
+            "uni-a", "", 0, "", None, False, (), (), (), (), ReclaimsView(0, None, None), (), terms
+        )
 
     async def usage(self, accounts: tuple[str, ...]) -> UsageView:
         self.called.append("usage")
