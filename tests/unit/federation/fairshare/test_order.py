@@ -216,6 +216,31 @@ def test_an_institution_does_not_rise_by_what_ages_inside_it(make_policy: Callab
     assert [one.id for one in order.walk()] == ["other", "old", "new"]
 
 
+def test_an_account_with_others_below_it_ages_at_its_seat(make_policy: Callable[..., Policy]) -> None:
+    """Its own old request goes before theirs, and neither lifts the account over its siblings."""
+    policy = make_policy({"/a": 1, "/a/x": 1, "/b": 1})
+    line = Line.of(
+        (
+            Waiting("own", "/a", "s", NOW_S - 40 * 3600, 1, None),
+            Waiting("below", "/a/x", "s", NOW_S, 1, None),
+            Waiting("other", "/b", "s", NOW_S, 1, None),
+        )
+    )
+    order = Order.of(line, _standing(policy, {"/a": 600, "/a/x": 400, "/b": 999}))
+    assert [one.id for one in order.walk()] == ["other", "own", "below"]
+    alone = order.removed("s", "below")
+    assert [one.id for one in alone.walk()] == ["own", "other"]
+
+
+def test_serving_is_leaving_and_being_charged(make_policy: Callable[..., Policy]) -> None:
+    """Both in one are what both are one after the other; for who does not wait it is nothing."""
+    policy = make_policy({"/a": 1, "/b": 1})
+    order = Order.of(_line([("/a", 5), ("/a", 4), ("/b", 3)]), _standing(policy, {}))
+    assert order.served("site", "r0", 70) == order.removed("site", "r0").charged("/a", 70)
+    assert order.served("site", "r0", 0) == order.removed("site", "r0")
+    assert order.served("site", "nobody", 70) is order
+
+
 def test_classes_that_lack_devices_go_first(make_policy: Callable[..., Policy]) -> None:
     """Whoever lacks most, then Fair Tree inside the class; the rest follows, nobody twice."""
     policy = make_policy(

@@ -38,6 +38,15 @@ def test_a_map_is_what_its_changes_made_of_it(
         assert all(version.get(str(key)) == known.get(str(key)) for key in range(121))
 
 
+def test_a_block_that_grows_is_split() -> None:
+    """However many come to one end."""
+    siblings: Siblings = ()
+    for rank in range(0, 1200, 3):
+        siblings = replaced(siblings, None, _place(rank))
+    assert len(_flat(siblings)) == 400
+    assert max(len(places) for _, places in siblings) <= 96
+
+
 @settings(max_examples=60)
 @given(PLACES, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=60))
 def test_siblings_stay_sorted_in_blocks(ranks: list[int], moves: list[tuple[int, int]]) -> None:
