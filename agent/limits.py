@@ -129,10 +129,24 @@ PAGE_KEPT_S: Final = 5.0
 """A page that was made is shown this long: however many look at it, the queue is counted once."""
 METER_EVERY_S: Final = 10.0
 """Between two looks at what leases use: the idle discount is exact to that much, and late receipts follow."""
+EGRESS_EVERY_S: Final = 5.0
+"""Between two looks at what left the site: so late it is written down; the quota ends without it."""
+EGRESS_DAYS_KEPT: Final = 32
+"""Days whose counts are kept; a clock that jumps must not let them grow for ever."""
 CLOCK_READ_EVERY_S: Final = 60.0
 """Between two looks at what time it is for people; hours of lending are exact to that much."""
 MAX_LOG_LINES_WAITING: Final = 10_000
 """Decisions that wait to be written down; a disk that hangs must not fill the memory."""
+MAX_LOG_LINES_AT_ONCE: Final = 500
+"""Of them in one transaction: leases wait for the same file."""
+LOG_AGAIN_S: Final = 5.0
+"""Pause after a write of such lines that failed."""
+MAX_LOG_LINE_BYTES: Final = 64 << 10
+"""One such line: a decision on a ranking of many accounts would be megabytes, and each of them fills the disk."""
+MAX_LATE_RECEIPTS: Final = 10_000
+"""Last receipts that wait until the books may be written; without it, books that are locked fill the memory."""
+MAX_QUEUE_OF_SITE: Final = 2_500
+"""Requests of one borrower's site in a donor's queue; without it one fills the queue for all the others."""
 MAX_REQUESTS_KNOWN: Final = 20_000
 """Requests whose signature a donor remembers: all that may wait, and as many that were answered."""
 RANK_EVERY_S: Final = 60.0

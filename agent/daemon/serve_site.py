@@ -11,7 +11,9 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from grpc import ServerCredentials, aio
 
@@ -25,6 +27,7 @@ from agent.daemon.node import Node
 from agent.daemon.parts import Lender, NodeFace
 from agent.daemon.places import GatewayPlace, NodePlace
 from agent.daemon.visits import Visits
+from agent.gateway.egress import SiteEgress
 from agent.gateway.fairness import Fairness, Parts
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
@@ -61,6 +64,7 @@ from agent.site.request import public_pem
 from agent.site.trust import Trust
 from agent.site.whereabouts import Whereabouts
 from agent.state import LeaseRecord, RegistryMarks, SiteStore, StateFile, Store
+from agent.state.egress_days import EgressDays
 from agent.state.token_store import TokenStore
 from federation.discovery.hints import Claim, Hints, Role
 from federation.discovery.mdns import Announcer, Browser
@@ -68,9 +72,11 @@ from federation.errors import FederationError
 from federation.identity.authority import make_csr
 from federation.identity.keys import key_from_pem
 from federation.identity.names import NodeIdentity
+from federation.policy.policy import Data
 from federation.registry.client import RegistryClient
 from pyrdma.errors import Error
 
+_NO_BOUNDS: Final = Data()
 _log = logging.getLogger(__name__)
 Renewing = Callable[[bytes], Awaitable[bytes]]
 """Given a certificate request, returns a new certificate."""
@@ -190,6 +196,7 @@ class SitePart:
             registry=lambda: watch.view(),
             history=History(self._file),
             fairness=fairness,
+            egress=self._egress(host, fairness),
         )
         self._gateway, self._neighbours, self._trust = gateway, neighbours, trust
         client = self._registry_client()
@@ -230,6 +237,19 @@ class SitePart:
             return await certificate(csr, site.identity)
 
         return gateway, renewing
+
+    def _egress(self, host: Host | None, fairness: Fairness) -> SiteEgress | None:
+        if host is None:
+            return None
+
+        def bounds() -> Data:
+            policy = fairness.policy
+            return _NO_BOUNDS if policy is None else policy.data
+
+        keeper, days = host.keeper, EgressDays(self._file)
+        return SiteEgress(
+            self.site.site, lambda: keeper.cache, days, bounds=bounds, now=lambda: datetime.now().astimezone()
+        )
 
     async def _show_page(self, gateway: Gateway, ending: AsyncExitStack) -> None:
         if not self._config.page:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -124,7 +124,15 @@ async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
 
 
 class SiteLending:
-    """What this site lends to others: what its gateway holds, and, through it, what its nodes hold."""
+    """What this site lends to others: what its gateway holds, and, through it, what its nodes hold.
+
+    Args:
+        site: its name.
+        host: the gateway's own donation.
+        forwarding: what brings images of its nodes here.
+        reported: the images of its nodes.
+        admit: raises where nothing more may leave the site.
+    """
 
     def __init__(
         self,
@@ -132,8 +140,10 @@ class SiteLending:
         host: Host | None,
         forwarding: Forwarding,
         reported: Callable[[], dict[str, tuple[ReportedImage, ...]]],
+        admit: Callable[[], Awaitable[None]],
     ) -> None:
         self.name = site
+        self._admit = admit
         self._host = host
         self._forwarding = forwarding
         self._reported = reported
@@ -171,11 +181,17 @@ class SiteLending:
         return await self._host.catalogue.manifest_of(image_id)
 
     async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
-        """Yield one grant; the source closes when the iterator does."""
+        """Yield one grant; the source closes when the iterator does. What is sent counts as egress.
+
+        Raises:
+            UnknownModelError: this site does not hold the image.
+            BusyError: too many sources are open, or the site has sent all that it may today.
+        """
         if self._host is None:
             raise UnknownModelError(f"the gateway of {self.name} holds no images.")
+        await self._admit()
         await self._fetch(image_id)
-        async with aclosing(self._host.lending.lend(image_id, peer_address)) as grants:
+        async with aclosing(self._host.lending.lend(image_id, peer_address, metered=True)) as grants:
             async for grant in grants:
                 yield grant
 

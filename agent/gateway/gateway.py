@@ -34,7 +34,8 @@ from agent.gateway.accounts import SiteAccounts, UsageBooks
 from agent.gateway.broker import SiteBroker
 from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
-from agent.gateway.events import Decision
+from agent.gateway.egress import Sent, SiteEgress
+from agent.gateway.events import Decision, EgressCounted
 from agent.gateway.fairness import Fairness
 from agent.gateway.forwarding import Forwarding, SiteLending
 from agent.gateway.known_models import KnownModels
@@ -83,6 +84,7 @@ class Gateway:
         registry: what is known of the registry, for people.
         history: the waits and reclaims of the last week.
         fairness: policy and ledger; without them whoever asks first goes first.
+        egress: what is sent of images to other sites; ``None``: the gateway holds none.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Gateway:
         registry: Callable[[], RegistryView],
         history: History,
         fairness: Fairness | None = None,
+        egress: SiteEgress | None = None,
     ) -> None:
         self._registry = registry
         self._config = config
@@ -113,7 +116,9 @@ class Gateway:
         self._clock = clock
         self._images: dict[str, tuple[ReportedImage, ...]] = {}
         self.forwarding = Forwarding(host)
-        self.lending = SiteLending(config.site, host, self.forwarding, self._reported)
+        self._egress = egress
+        admit = egress.admit if egress is not None else _admit
+        self.lending = SiteLending(config.site, host, self.forwarding, self._reported, admit)
         self.donor = LocalDonor(
             config.site,
             host=self._host_of,
@@ -151,6 +156,8 @@ class Gateway:
         await self.donor.start()
         if self._fairness is not None:
             await self._fairness.start(self.donor)
+        if self._egress is not None:
+            self._egress.start(self._counted)
         self._departures.sites()
         self._neighbours.start()
         self._reporting.start()
@@ -177,6 +184,8 @@ class Gateway:
         await self.broker.close()
         await self._neighbours.close()
         await self.forwarding.close()
+        if self._egress is not None:
+            await self._egress.close()
         await self.donor.close()
         await self.publishing.close()
         if self._fairness is not None:
@@ -327,6 +336,9 @@ class Gateway:
     def _policy(self) -> Policy | None:
         return None if self._fairness is None else self._fairness.base
 
+    async def _counted(self, sent: Sent) -> None:
+        await self.donor.apply(partial(EgressCounted, sent.used_bytes, sent.renews_in_s))
+
     def _is_own(self, who: NodeIdentity) -> bool:
         return who.trust_domain == self._config.trust_domain
 
@@ -372,6 +384,10 @@ class Gateway:
 
 def _forget(decision: Decision) -> None:
     del decision
+
+
+async def _admit() -> None:
+    """Let whatever is there leave the site: nothing is."""
 
 
 def _unsigned(request: OfferRequest) -> OfferRequest:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.daemon.faces import ReportedImage
 from agent.daemon.supply import Found, Supplied
-from agent.errors import RequestError, UnknownModelError
+from agent.errors import BusyError, RequestError, UnknownModelError
 from agent.gateway.forwarding import Forwarding, SiteLending
 from agent.local.views import NoteView, ProgressView
 from agent.resolve import ModelRef
@@ -89,7 +89,10 @@ class GatewayNode:
         self.whole.add(found.image_id)
         return Supplied("tcp")
 
-    async def lend(self, image_id: ImageId, peer_address: bytes) -> AsyncGenerator[SourceGrant, None]:
+    async def lend(
+        self, image_id: ImageId, peer_address: bytes, *, metered: bool
+    ) -> AsyncGenerator[SourceGrant, None]:
+        assert metered, "what another site gets counts as sent to it"
         self.lent += 1
         try:
             yield SourceGrant(1, "tcp", peer_address)
@@ -105,7 +108,12 @@ class Bench:
         host: Any = self.node if donates else None
         self.reported: dict[str, tuple[ReportedImage, ...]] = {}
         self.forwarding = Forwarding(host)
-        self.lending = SiteLending("uni-a", host, self.forwarding, lambda: self.reported)
+        self.full = False
+        self.lending = SiteLending("uni-a", host, self.forwarding, lambda: self.reported, self.admit)
+
+    async def admit(self) -> None:
+        if self.full:
+            raise BusyError("the quota is used.")
 
     def bring(self) -> asyncio.Task[None]:
         return asyncio.create_task(self.forwarding.on_its_way(IMAGE, "m"))
@@ -260,4 +268,15 @@ async def test_what_a_node_holds_is_lent_through_the_gateway() -> None:
     await lent.aclose()
     assert bench.node.lent == 0, "the source is closed with the call, not some time later"
     assert await bench.lending.manifest_of(IMAGE) == MANIFEST
+    await bench.close()
+
+
+async def test_a_site_that_has_sent_enough_opens_no_source_and_brings_nothing_here() -> None:
+    """The quota is looked at first: nothing is pulled from a node for a peer that gets nothing."""
+    bench = Bench()
+    bench.reported = {"n2": (ReportedImage(IMAGE, LAYOUT.total_bytes, True, ("m",)),)}
+    bench.full = True
+    with pytest.raises(BusyError):
+        await anext(bench.lending.lend(IMAGE, b"peer"))
+    assert (bench.node.provided, bench.node.lent) == ([], 0)
     await bench.close()
