@@ -144,7 +144,8 @@ class Change:
         lease = self.leases.get(lease_id)
         if lease is None or any(self.taken.get(one) != lease_id for one in lease.devices):
             return
-        lease = replace(lease, state=LeaseState.COMMITTED, granted_at_s=self.now_s)
+        deadline_s = min(lease.deadline_s, self.now_s + lease.terms.max_duration_s)
+        lease = replace(lease, state=LeaseState.COMMITTED, granted_at_s=self.now_s, deadline_s=deadline_s)
         self.put(lease)
         self.effects.append(Start(lease))
 

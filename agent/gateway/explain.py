@@ -1,22 +1,26 @@
-"""Why a request waits, proven: each reason is taken away in a copy, and the same rules asked again.
+"""Why a request waits, proven: reasons are taken away in copies of the state, and the same rules asked again.
 
 Rules: nothing here changes what is; a trial runs the code that decides. What becomes of a request is one of
-``offered`` (it is served now), ``next`` (the next device that would do is its), ``waits`` and ``refused``. A
-reason *decides* if taking it away makes the outcome better.
+``offered`` (it is served now), ``next`` (the next devices that would do are its), ``waits`` and ``refused``.
+A reason *decides* if the request is not served with all its other reasons gone, and is with this one gone
+too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, Literal
 
-from agent.gateway.admission import fits, refuses
+from agent.gateway.admission import fits, paused, refuses
+from agent.gateway.book import Book
 from agent.gateway.change import Change
 from agent.gateway.eta import eta_of
 from agent.gateway.events import Tick
-from agent.gateway.fleet import Device, NodeReport, heard
+from agent.gateway.fleet import NodeReport, heard
 from agent.gateway.places import place_of
-from agent.gateway.queue import Queue, Wish
+from agent.gateway.queue import Wish
 from agent.gateway.request import Place, RequestKey
 from agent.gateway.serving import serve
 from agent.gateway.state import State
@@ -39,18 +43,24 @@ Outcome = Literal["refused", "waits", "next", "offered"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("refused", "waits", "next", "offered")
 """From the worst to the best."""
 _MORE: Final = "+"
-"""The name of the node that stands for one device more; no node's name has this form."""
-_MORE_DEVICES: Final = 16
-"""So many devices more are tried, one after the other; reserves and headroom may take some of them."""
+"""The name of the node of further devices, and the first letter of theirs; no name begins like this."""
+_MORE_DEVICES: Final = 24
+"""So many further devices are tried, one after the other; reserves and headroom may take some of them."""
 _NO_CAP: Final = 10**6
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One reason why a request waits, and what becomes of the request without it."""
+    """One reason why a request waits.
+
+    Args:
+        reason: with its sentence, and what would change it.
+        alone: what becomes of the request if only this one is gone.
+        decides: whether it stands in the way whatever the others do.
+    """
 
     reason: Reason
-    outcome: Outcome
+    alone: Outcome
     decides: bool
 
 
@@ -66,16 +76,21 @@ def place_now(state: State, key: RequestKey, now_s: float) -> Place | None:
 
 
 def explain(state: State, key: RequestKey, now_s: float) -> tuple[Explained, ...]:
-    """Return why a request waits, the deciding reason first, each with what would be without it."""
+    """Return why a request waits, what decides first, each with what would be without it.
+
+    A place's reasons are judged at a glance; here each has been tried.
+    """
     place = place_now(state, key, now_s)
     if place is None:
         return ()
-    as_it_is = OUTCOMES.index(outcome_of(state, key, now_s))
+    free = key in _served(without(state, key, place.reasons, now_s, room_for_all=True), now_s)
     found = []
     for reason in place.reasons:
-        without = outcome_of(without_reason(state, key, reason, now_s), key, now_s)
-        found.append(Explained(reason, without, OUTCOMES.index(without) > as_it_is))
-    return tuple(found)
+        others = tuple(one for one in place.reasons if one is not reason)
+        kept = key in _served(without(state, key, others, now_s), now_s)
+        alone = outcome_of(without(state, key, (reason,), now_s), key, now_s)
+        found.append(Explained(reason, alone, free and not kept))
+    return tuple(sorted(found, key=lambda one: not one.decides))
 
 
 def outcome_of(state: State, key: RequestKey, now_s: float) -> Outcome:
@@ -87,49 +102,103 @@ def outcome_of(state: State, key: RequestKey, now_s: float) -> Outcome:
         return "refused"
     if key in _served(state, now_s):
         return "offered"
-    for more in range(waiting.devices, waiting.devices + _MORE_DEVICES):
-        served = _served(with_devices(state, waiting, more, now_s), now_s)
+    for more in roomier(state, waiting, now_s):
+        served = _served(more, now_s)
         if served:
             return "next" if key in served else "waits"
     return "waits"
 
 
-def without_reason(state: State, key: RequestKey, reason: Reason, now_s: float) -> State:
-    """Return a copy of the state in which a reason for a request's waiting does not hold."""
+def without(
+    state: State, key: RequestKey, reasons: Iterable[Reason], now_s: float, *, room_for_all: bool = False
+) -> State:
+    """Return a copy of the state in which some reasons for a request's waiting do not hold.
+
+    Args:
+        state: as it is.
+        key: whose request.
+        reasons: of those that it was told.
+        now_s: the moment.
+        room_for_all: want of devices is answered with enough of them for it, not for the first in line alone.
+    """
     waiting = state.queue.get(key)
     assert waiting is not None, "only who waits has reasons"
-    match reason:
-        case DonorPaused():
-            return _unpaused(state)
-        case EgressExhausted():
-            return replace(state, law=replace(state.law, egress=None))
-        case OverShareCap():
-            return _uncapped(state)
-        case Reserved():
-            return _instant(state, waiting, now_s)
-        case LowerThan():
-            return _first(state, waiting)
-        case WaitingForReclaim() | WaitingForCapacity():
-            return _roomy(_first(state, waiting), waiting, now_s)
-        case LedgerStale():
-            return _fresh(state)
-        case _:
-            return state  # refusals; whoever waits has none of these
+    roomy = False
+    for reason in reasons:
+        match reason:
+            case DonorPaused():
+                state = _unpaused(state)
+            case EgressExhausted():
+                state = replace(state, law=replace(state.law, egress=None))
+            case OverShareCap():
+                state = _uncapped(state)
+            case Reserved():
+                state = _instant(state, key, now_s)
+            case LowerThan():
+                state = _first(state, key, now_s)
+            case WaitingForReclaim() | WaitingForCapacity():
+                roomy = True
+            case LedgerStale():
+                state = _fresh(state)
+            case _:
+                pass  # refusals; whoever waits has none of these
+    return _roomy(state, key, now_s, for_all=room_for_all) if roomy else state
 
 
-def with_devices(state: State, waiting: Waiting[Wish], more: int, now_s: float) -> State:
-    """Return the state with more devices that would do for a request: of its node, or of one of their own."""
+def roomier(state: State, waiting: Waiting[Wish], now_s: float) -> Iterator[State]:
+    """Yield the state with ever more devices that would do for a request.
+
+    First leases and offers end, one after the other, those first that stand on nobody's reserve; then owners
+    give back what they have; in the end there are further devices.
+    """
     request = waiting.wish.request
-    known = None if request.node is None else state.fleet.nodes.get(request.node)
-    size = -(-request.total_bytes // request.devices)
-    lent = [one for heard in state.fleet.nodes.values() for one in heard.lent if fits(request, one.device)]
-    device_class = lent[0].device.device_class if lent else "gpu"
-    devices = tuple(Device(f"{_MORE}{at}", "gpu", size, device_class) for at in range(more))
-    if known is None:
+    supply = Supply(Change(state, Tick(now_s)))
+    holders: list[tuple[int, str, int, str]] = []
+    for shelf in supply.shelves_for(request):
+        useful = [one.ref for one in shelf.lent if fits(request, one.device)]
+        missing = max(0, waiting.devices - sum(fits(request, one.device) for one in shelf.free))
+        if len(useful) >= waiting.devices:
+            ids = {state.book.index.taken[one] for one in useful if one in state.book.index.taken}
+            holders += [(missing, shelf.node, _reserved(supply, state, one), one) for one in ids]
+    for _, _, _, one in sorted(holders):
+        state = replace(state, book=_without_holder(state.book, one))
+        yield state
+    for name, known in state.fleet.nodes.items():
+        if request.node in (None, name):
+            devices = tuple(replace(one, state="lent") for one in known.report.devices)
+            report = replace(known.report, devices=devices, donating=True)
+            state = replace(state, fleet=heard(state.fleet, report, now_s))
+            yield state
+    lent = [one.device for known in state.fleet.nodes.values() for one in known.lent]
+    like = next((one for one in lent if fits(request, one)), None)
+    if like is None or paused(state.law, state.fleet, now_s) is not None:
+        return  # a further node would not be drained
+    for more in range(waiting.devices, waiting.devices + _MORE_DEVICES):
+        devices = tuple(replace(like, id=f"{_MORE}{at}") for at in range(more))
         report = NodeReport(_MORE, "", devices, (), (), 0, True, 0.0)
-    else:
-        report = replace(known.report, devices=(*known.report.devices, *devices), donating=True)
-    return replace(state, fleet=heard(state.fleet, report, now_s))
+        if request.node is not None:
+            own = state.fleet.nodes[request.node].report
+            rest = tuple(one for one in own.devices if not one.id.startswith(_MORE))
+            report = replace(own, devices=(*rest, *devices), donating=True)
+        yield replace(state, fleet=heard(state.fleet, report, now_s))
+
+
+def _reserved(supply: Supply, state: State, holder: str) -> int:
+    """Return 0 for who stands on nobody's reserve, 1 for an instant lease, 2 for a class's own."""
+    held = state.book.leases.get(holder) or state.book.offers.get(holder)
+    if held is None:
+        return 0
+    return 2 if supply.drawing_on(held.request) is not None else int(held.terms.instant)
+
+
+def _without_holder(book: Book, holder: str) -> Book:
+    return Book(
+        book.lease_ttl_s,
+        {key: one for key, one in book.offers.items() if key != holder},
+        {key: one for key, one in book.leases.items() if key != holder},
+        {key: one for key, one in book.stopping.items() if key != holder},
+        book.ended,
+    )
 
 
 def _served(state: State, now_s: float) -> set[RequestKey]:
@@ -165,24 +234,30 @@ def _ranked(state: State, standing: Standing) -> State:
     return replace(state, law=replace(state.law, standing=standing), queue=queue)
 
 
-def _instant(state: State, waiting: Waiting[Wish], now_s: float) -> State:
-    request = replace(waiting.wish.request, instant=True)
-    wish = replace(waiting.wish, request=request)
-    queue = state.queue.entered(replace(waiting, wish=wish), state.queue.offer_id(waiting.key), now_s)
+def _instant(state: State, key: RequestKey, now_s: float) -> State:
+    waiting = state.queue.get(key)
+    assert waiting is not None
+    wish = replace(waiting.wish, request=replace(waiting.wish.request, instant=True))
+    queue = state.queue.entered(replace(waiting, wish=wish), state.queue.offer_id(key), now_s)
     return replace(state, queue=queue)
 
 
-def _first(state: State, waiting: Waiting[Wish]) -> State:
-    """Return the state with nobody else in line."""
-    queue = Queue(seen=state.queue.seen).ruled(state.law.standing, state.charges)
-    return replace(state, queue=queue.entered(waiting, state.queue.offer_id(waiting.key), 0.0), hold=None)
-
-
-def _roomy(state: State, waiting: Waiting[Wish], now_s: float) -> State:
-    """Return the state with as many devices more as let the request be served."""
-    roomier = state
-    for more in range(waiting.devices, waiting.devices + _MORE_DEVICES):
-        roomier = with_devices(state, waiting, more, now_s)
-        if waiting.key in _served(roomier, now_s):
+def _first(state: State, key: RequestKey, now_s: float) -> State:
+    """Return the state without those who go first."""
+    queue = state.queue
+    for one in state.queue.walk(Supply(Change(state, Tick(now_s))).deficits):
+        if one.key == key:
             break
-    return roomier
+        queue = queue.left(one.key)
+    return replace(state, queue=queue, hold=None)
+
+
+def _roomy(state: State, key: RequestKey, now_s: float, *, for_all: bool) -> State:
+    """Return the state with as much more room as lets somebody be served, or the request."""
+    waiting = state.queue.get(key)
+    assert waiting is not None
+    for more in chain((state,), roomier(state, waiting, now_s)):
+        served = _served(more, now_s)
+        if key in served or (served and not for_all):
+            return more
+    return state

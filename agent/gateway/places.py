@@ -37,10 +37,12 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     pause = pauses(request, change.law, change.fleet, change.now_s)
     if pause is not None:
         found.append(pause)
-    rival = _rival(change, supply, waiting, ahead)
     over = supply.over_cap(waiting)
+    rival = None
     if over is not None and _another_fits(change, supply, waiting):
-        found.append(OverShareCap(over.account, over.held, over.cap))
+        found.append(OverShareCap(over.account, over.held, over.cap))  # it is passed over, whoever is first
+    else:
+        rival = _rival(change, supply, waiting, ahead)
     free = supply.has_free(request)
     deficits = supply.deficits
     if free and deficits and not supply.admits(request):
@@ -52,7 +54,7 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     left_s = _freed_in_s(change, request)
     if left_s is not None:
         found.append(WaitingForReclaim(left_s))
-    if not free or not found:
+    elif not free or not found:
         found.append(WaitingForCapacity(ahead + 1))
     standing = change.law.standing
     if standing is not None and standing.stale:
@@ -77,15 +79,24 @@ def _another_fits(change: Change, supply: Supply, waiting: Waiting[Wish]) -> boo
 
 
 def _compete(supply: Supply, one: Waiting[Wish], other: Waiting[Wish]) -> bool:
-    """Whether two requests could use one device."""
+    """Whether one request would take whatever devices the other could use next.
+
+    One that wants more of them does if these are free, and kept for it.
+    """
     first, second = one.wish.request, other.wish.request
-    if None not in (first.node, second.node) and first.node != second.node:
+    if one.devices > other.devices:
+        return supply.keeps_for(one) and supply.has_free(second)
+    if first.node not in (None, second.node):
         return False
-    return any(
-        fits(first, candidate.device) and fits(second, candidate.device)
-        for shelf in supply.shelves_for(first if first.node is not None else second)
+    if supply.deficits and supply.privilege(first) < supply.privilege(second):
+        return False
+    useful = [
+        candidate.device
+        for shelf in supply.shelves_for(second)
         for candidate in shelf.lent
-    )
+        if fits(second, candidate.device)
+    ]
+    return all(fits(first, device) for device in useful)
 
 
 def _freed_in_s(change: Change, request: LeaseRequest) -> int | None:

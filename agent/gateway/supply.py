@@ -82,6 +82,10 @@ class Supply:
         policy = self._change.law.policy
         return None if policy is None or not request.classes else reserve_class(policy, request.classes)
 
+    def privilege(self, request: LeaseRequest) -> int:
+        """Return how much of what is kept a request may have: 2 its class's reserve, 1 idle reserve, 0 none."""
+        return 2 if self.drawing_on(request) in self.deficits else int(request.instant)
+
     def admits(self, request: LeaseRequest) -> bool:
         """Whether what is reserved for others leaves enough."""
         if not self.deficits:
@@ -126,6 +130,13 @@ class Supply:
         if law.policy is None or not law.policy.deny:
             return True
         return denied(request, law, self._change.now_s, one.device.device_class) is None
+
+    def keeps_for(self, waiting: Waiting[Wish]) -> bool:
+        """Whether devices that come free are kept for a request."""
+        kept = self.kept
+        return (
+            kept is not None and kept.hold.key == waiting.key and kept.hold.left_s(self._change.now_s) > 0.0
+        )
 
     def _is_kept(self, waiting: Waiting[Wish], node: str) -> bool:
         """Whether a node's free devices are kept for somebody else than a request."""
