@@ -7,7 +7,6 @@ decides nothing: who is next is ``agent.gateway.leases``', what counts as use is
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,11 +17,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.daemon.faces import OfferRequest, Refusal
-from agent.errors import StateError
 from agent.gateway.accounting import Accounting
+from agent.gateway.decision_log import DecisionLog
 from agent.gateway.donor import LocalDonor
-from agent.gateway.events import ClockRead, Decision, PolicyChanged, Receipted, StandingChanged
-from agent.gateway.journal import decision_bytes
+from agent.gateway.events import ClockRead, PolicyChanged, Receipted, StandingChanged
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.placement import CarbonPreference
 from agent.gateway.ranking import Ranking
@@ -31,12 +29,12 @@ from agent.gateway.view import device_counts
 from agent.ledger.books import Judge, LedgerBooks, Signing
 from agent.ledger.exchange import ExchangePeer, LedgerExchange
 from agent.ledger.judging import BorrowedTime, judge_of
-from agent.limits import CLOCK_READ_EVERY_S, MAX_LOG_LINES_WAITING
+from agent.limits import CLOCK_READ_EVERY_S
 from agent.site.policy_in_force import InForce
 from agent.site.policy_watch import PolicyWatch
 from agent.site.trust import Trust
 from agent.state import SiteStore, StateFile
-from agent.state.ledger_store import LedgerStore, LogLine
+from agent.state.ledger_store import LedgerStore
 from federation.errors import ReceiptError
 from federation.fairshare.standing import Standing
 from federation.ledger.signing import Keys, keys_of
@@ -81,8 +79,11 @@ class Fairness:
         self.books = books
         self.watch = watch
         self._requests = KnownRequests(lambda: books.keys, time.time)
-        self._lines: asyncio.Queue[LogLine] = asyncio.Queue(MAX_LOG_LINES_WAITING)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._log = DecisionLog(books.store.log)
+        self.record = self._log.decided
+        """Keeps a decision for the books."""
+        self._applying: set[asyncio.Future[object]] = set()
+        self._clock: asyncio.Task[None] | None = None
         self._donor: LocalDonor | None = None
         self.ranking = Ranking(books, policy=lambda: self.base, donated=self._donated, changed=self._ranked)
         self.accounting = Accounting(
@@ -136,10 +137,8 @@ class Fairness:
         await self.accounting.start()
         self.ranking.start()
         self.exchange.start()
-        self._tasks = [
-            asyncio.create_task(self._read_clock_always(), name="clock"),
-            asyncio.create_task(self._write_lines(), name="journal"),
-        ]
+        self._log.start()
+        self._clock = asyncio.create_task(self._read_clock_always(), name="clock")
 
     def learn(self) -> None:
         """Take over what the registry says now."""
@@ -157,29 +156,31 @@ class Fairness:
         await self.ranking.close()
         await self.accounting.close()
         await self.watch.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._write_waiting()
+        if self._clock is not None:
+            self._clock.cancel()
+            await asyncio.gather(self._clock, return_exceptions=True)
+        await asyncio.gather(*self._applying, return_exceptions=True)
+        await self._log.close()
 
     # --- for the donor and the broker ---------------------------------------------------------------------
 
-    def record(self, decision: Decision) -> None:
-        """Keep a decision, soon; those of the last moment before a kill may be lost."""
-        self._keep(LogLine(decision.unix_s, decision.kind, _line(decision)))
-
     def refuses(self, request: OfferRequest, site: str) -> Refusal | None:
-        """Return why a request is not even looked at: nobody has signed it, or its site owes signatures."""
+        """Return why a request is not even looked at: nobody has signed it, or its site owes signatures.
+
+        A site's own devices are its own, whatever the registry says of its key, and whoever it owes.
+        """
         if self.base is None:
             return None
+        own = site == self._parts.site
         try:
             first = self._requests.check(request, site)
         except ReceiptError as error:
+            if own:
+                return None
             return Refusal("unsigned", error.message, error.fix or "ask anew", terminal=True)
         if first is not None:
-            fields = {"body": first.body.decode(), "signature": first.signature.hex()}
-            self._keep(LogLine(request.asked_at_s, "request", json.dumps(fields, sort_keys=True).encode()))
-        if site in self.ranking.arrears:
+            self._log.asked(request.asked_at_s, first)
+        if site in self.ranking.arrears and not own:
             return Refusal(
                 "arrears",
                 f"{site} has let receipts stand for more than a day without its signature.",
@@ -224,6 +225,8 @@ class Fairness:
 
     def _apply(self, applying: Awaitable[object]) -> None:
         task = asyncio.ensure_future(applying)
+        self._applying.add(task)
+        task.add_done_callback(self._applying.discard)
         task.add_done_callback(_told)
 
     def _donated(self) -> Mapping[str, int]:
@@ -260,31 +263,6 @@ class Fairness:
         since_s = min((one.created_at for one in ours), default=now_s)
         return judge_of(borrowed, self.watch.policies(), since_s=since_s, now_s=now_s)
 
-    def _keep(self, line: LogLine) -> None:
-        try:
-            self._lines.put_nowait(line)
-        except asyncio.QueueFull:
-            _log.error("the journal cannot be written as fast as it is decided; a line is lost")
-
-    async def _write_lines(self) -> None:
-        while True:
-            first = await self._lines.get()
-            await self._write([first, *self._waiting()])
-
-    async def _write_waiting(self) -> None:
-        lines = self._waiting()
-        if lines:
-            await self._write(lines)
-
-    def _waiting(self) -> list[LogLine]:
-        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
-
-    async def _write(self, lines: list[LogLine]) -> None:
-        try:
-            await self.books.store.log(lines)
-        except StateError as error:
-            _log.error("%d lines of the journal could not be written: %s", len(lines), error.message)
-
     async def _read_clock(self) -> None:
         local = time.localtime()
         await self._lender.apply(partial(ClockRead, int(time.time()), local.tm_gmtoff))
@@ -292,30 +270,16 @@ class Fairness:
     async def _read_clock_always(self) -> None:
         while True:
             await asyncio.sleep(CLOCK_READ_EVERY_S)
-            await self._read_clock()
+            try:
+                await self._read_clock()
+            except Exception:  # noqa: BLE001 - hours of lending would go by an old clock for ever
+                _log.exception("the time of day met a defect; it is read again")
 
 
 def default_purpose(policy: Policy | None) -> str:
     """Return the purpose of who names none: the first in the policy that anybody may claim; else none."""
     purposes = policy.purposes.values() if policy is not None else ()
     return next((one.name for one in purposes if ANY in one.claimants), "")
-
-
-def _line(decision: Decision) -> bytes:
-    """Return a decision as a line of the journal: what people look for, and all that replays it."""
-    fields = {
-        "request": decision.request_id,
-        "borrower": decision.borrower_site,
-        "account": decision.account,
-        "lease": decision.lease_id,
-        "devices": decision.devices,
-        "code": decision.code,
-        "reasons": [{"code": one.code, "sentence": one.sentence()} for one in decision.reasons],
-        "policy": decision.policy,
-        "ledger": decision.ledger,
-        "decision": json.loads(decision_bytes(decision)),
-    }
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _deciding(now: InForce) -> Policy | None:
