@@ -143,6 +143,12 @@ def test_a_refund_takes_everything_back() -> None:
     assert sum(sum(of.values()) for of in usage.buckets.values()) == 0
 
 
+def test_a_refund_is_taken_back_where_the_use_was() -> None:
+    """Over the whole time of the lease, not the last interval alone, where there was none to take back."""
+    first, last = _receipt(1, 1200, 900_000), _receipt(2, 4200, 0)
+    assert [epoch for _, epoch, _ in receipt_deltas(first, last)] == [1, 2, 3, 4, 5, 6]
+
+
 @given(DELTAS, st.integers(0, 6000))
 def test_what_the_window_left_behind_changes_no_sum(deltas: list[Delta], epoch: int) -> None:
     """Dropped buckets counted nothing; use in all stays."""
