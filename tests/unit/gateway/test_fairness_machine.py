@@ -95,7 +95,9 @@ POLICY = Policy(
 ACCOUNTS = ("/uni-b", "/uni-b/class", "/uni-c", "/uni-d")
 usages = st.fixed_dictionaries({one: st.sampled_from([0, 1, 5, 50]) for one in ACCOUNTS})
 
-crowds = st.lists(st.tuples(st.sampled_from(ACCOUNTS), st.booleans()), min_size=4, max_size=6)
+crowds = st.lists(
+    st.tuples(st.sampled_from(ACCOUNTS), st.sampled_from([False, False, True])), min_size=4, max_size=6
+)
 """Who has devices at first, and whether for an instant."""
 
 
@@ -547,7 +549,7 @@ def test_the_machine_finds_a_planted_bug(
     """Each law can fail: with the bug in place the machine ends with a broken one."""
     monkeypatch.setattr(place, name, bug)
     quick = settings(
-        max_examples=100,
+        max_examples=300,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
