@@ -142,11 +142,11 @@ MAX_LOG_LINES_AT_ONCE: Final = 500
 LOG_AGAIN_S: Final = 5.0
 """Pause after a write of such lines that failed."""
 MAX_LOG_LINE_BYTES: Final = 64 << 10
-"""One such line: a decision on a ranking of many accounts would be megabytes, and each of them fills the disk."""
+"""One such line: a decision on a ranking of many accounts has megabytes, and they would fill the disk."""
 MAX_LATE_RECEIPTS: Final = 10_000
-"""Last receipts that wait until the books may be written; without it, books that are locked fill the memory."""
-MAX_QUEUE_OF_SITE: Final = 2_500
-"""Requests of one borrower's site in a donor's queue; without it one fills the queue for all the others."""
+"""Last receipts that wait until the books may be written; books that stay locked must not fill the memory."""
+MAX_QUEUE_OF_INSTITUTION: Final = 2_500
+"""Requests of one institution in a queue; without it one with many accounts fills it for the others."""
 MAX_REQUESTS_KNOWN: Final = 20_000
 """Requests whose signature a donor remembers: all that may wait, and as many that were answered."""
 RANK_EVERY_S: Final = 60.0
@@ -154,7 +154,7 @@ RANK_EVERY_S: Final = 60.0
 RANK_SOON_S: Final = 1.0
 """Pause after a ranking: the books of a busy consortium change more often than anybody can read them."""
 MAX_HISTORY_ROWS: Final = 200_000
-"""Waits, and reclaims, that a gateway keeps for a week; a clock that jumps must not let them grow for ever."""
+"""Waits, and reclaims, that a gateway keeps for a week; a clock that jumps must not let them grow on."""
 MAX_REASONS: Final = 16
 """Reasons why a request waits in one answer; there are eleven kinds."""
 WIDEN_S: Final = 300.0

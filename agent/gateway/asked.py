@@ -17,7 +17,8 @@ from agent.gateway.queue import waiting_of
 from agent.gateway.request import LeaseRequest, Refused, account_of
 from agent.gateway.serving import serve, serve_one
 from agent.gateway.supply import Supply
-from agent.limits import MAX_QUEUE, MAX_SITE_LEASES
+from agent.limits import MAX_QUEUE, MAX_QUEUE_OF_INSTITUTION, MAX_SITE_LEASES
+from federation.fairshare.accounts import ancestors
 from federation.fairshare.reasons import ExceedsLimit
 
 
@@ -114,6 +115,12 @@ def _no_room(change: Change, request: LeaseRequest) -> No | None:
     waiting = len(change.queue.line.of_account(account_of(request)))
     if waiting >= most:
         reason = ExceedsLimit("requests of one account in the queue", waiting + 1, most)
+        return No(Refused(reason.code, reason.sentence(), reason.change, terminal=False), reason)
+    all_of_it = sum(change.queue.line.count(one) for one in ancestors(account_of(request))[:1])
+    if all_of_it >= MAX_QUEUE_OF_INSTITUTION:
+        reason = ExceedsLimit(
+            "requests of one institution in the queue", all_of_it + 1, MAX_QUEUE_OF_INSTITUTION
+        )
         return No(Refused(reason.code, reason.sentence(), reason.change, terminal=False), reason)
     promised = len(change.leases) + len(change.offers)
     if len(change.queue) >= MAX_QUEUE or promised >= MAX_SITE_LEASES + MAX_QUEUE:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from agent.gateway.book import Lease
 from agent.gateway.request import account_of
+from agent.gateway.signed_requests import NO_PURPOSE
 from federation.ledger.receipt import Receipt
 from federation.ledger.writing import Statement
-
-NO_PURPOSE: Final = "none"
-"""Stands on receipts of leases whose borrower named no purpose."""
 
 
 @dataclass(frozen=True, slots=True)

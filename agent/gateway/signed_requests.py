@@ -2,11 +2,13 @@
 
 Rules: a request carries the same signed bytes wherever and however often it is asked, so that a donor's queue
 can be checked by anybody later; a donor takes it from the site that its certificate names, once it has
-checked it, and remembers that while it waits.
+checked it, and remembers that while it waits. When there are too many, it forgets the oldest one of the
+site that has most.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
@@ -63,7 +65,8 @@ class KnownRequests:
     def __init__(self, keys: Callable[[], Keys], unix_s: Callable[[], float]) -> None:
         self._keys = keys
         self._unix_s = unix_s
-        self._known: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._known: dict[str, OrderedDict[str, bytes]] = {}
+        self._count = 0
 
     def check(self, request: OfferRequest, site: str) -> SignedRequest | None:
         """Check a request; return it as it was signed when it comes for the first time, else nothing.
@@ -72,13 +75,17 @@ class KnownRequests:
             ReceiptError: it is not signed by the site that brings it, or too old, or outside its bounds.
         """
         body = encode_request(body_of(request, site))
-        name = (site, request.request_id)
-        if self._known.get(name) == body + request.signature:
-            self._known.move_to_end(name)
+        known = self._known.setdefault(site, OrderedDict())
+        contents = hashlib.sha256(body + request.signature).digest()
+        if known.get(request.request_id) == contents:
+            known.move_to_end(request.request_id)
             return None
         said = SignedRequest(body, request.signature)
         open_request(said, self._keys(), borrower=site, now_s=int(self._unix_s()))
-        self._known[name] = body + request.signature
-        while len(self._known) > MAX_REQUESTS_KNOWN:
-            self._known.popitem(last=False)
+        self._count += request.request_id not in known
+        known[request.request_id] = contents
+        known.move_to_end(request.request_id)
+        while self._count > MAX_REQUESTS_KNOWN:
+            max(self._known.values(), key=len).popitem(last=False)
+            self._count -= 1
         return said
