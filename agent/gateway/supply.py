@@ -83,7 +83,7 @@ class Supply:
         return None if policy is None or not request.classes else reserve_class(policy, request.classes)
 
     def privilege(self, request: LeaseRequest) -> int:
-        """Return how much of what is kept a request may have: 2 its class's reserve, 1 idle reserve, 0 none."""
+        """Return what of the kept devices a request may have: 2 its reserve, 1 idle reserve, 0 none."""
         return 2 if self.drawing_on(request) in self.deficits else int(request.instant)
 
     def admits(self, request: LeaseRequest) -> bool:
