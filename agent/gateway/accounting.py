@@ -2,8 +2,8 @@
 
 Rules: the first and the last receipt of a lease are written in the transaction that writes the lease itself;
 while the books are locked, leases go on without, and what was not said is said later, with more time on it; a
-lease that was granted while no policy was in force has no receipts. Who has used how much is
-``agent.gateway.standings``'.
+lease that was granted while no policy was in force has no receipts, whatever comes into force later; one that
+waits for its devices has none before it has them. Who has used how much is ``federation.ledger``'s.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from agent.gateway.book import Lease, LeaseState
 from agent.gateway.metering import Meters, Use
 from agent.gateway.state import State
 from agent.ledger.books import LedgerBooks
-from agent.limits import METER_EVERY_S
-from federation.errors import LedgerError
+from agent.limits import MAX_LATE_RECEIPTS, METER_EVERY_S
+from federation.errors import LedgerError, LedgerLockedError
 from federation.ledger.form import decode
 from federation.ledger.receipt import Receipt
 from federation.ledger.writing import Statement
@@ -73,7 +73,11 @@ class Accounting:
         self._meters = Meters()
         self._uses: dict[str, Use] = {}
         self._due_s: dict[str, float] = {}
-        self._late: dict[str, tuple[Statement, Policy]] = {}
+        self._late: dict[str, tuple[Statement, str]] = {}
+        """Last receipts that are not known to be written, with the digest of the policy that prices them."""
+        self._uncounted: set[str] = set()
+        """Leases that were granted while no policy was in force."""
+        self._fault = ""
         self._counting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -90,8 +94,8 @@ class Accounting:
             if line.lease_id in leases:
                 self._meters = self._meters.begun(line.lease_id, last.device_class, last.policy, last)
                 self._due_s[line.lease_id] = self._clock() + RECEIPT_INTERVAL_S
-            elif last.policy in self._policies():
-                self._late[line.lease_id] = (_closing(last), self._policies()[last.policy])
+            else:
+                self._follow(_closing(last), last.policy)
         self._counting = asyncio.create_task(self._count(), name="receipts")
 
     async def close(self) -> None:
@@ -108,31 +112,24 @@ class Accounting:
     def entry(self, lease: Lease) -> Entry | None:
         """Return what is to be written with a lease that is new, or has ended; in its own transaction."""
         over = lease.state is LeaseState.ENDED
-        if not over and lease.id not in self._meters.of:
-            policy = self._policy()
-            if policy is None:
-                return None
-            self._meters = self._meters.begun(lease.id, self._class_of(lease), policy.digest)
-            self._due_s[lease.id] = self._clock() + RECEIPT_INTERVAL_S
-        elif not over or lease.id not in self._meters.of:
-            return None
-        policy = self._priced_by(lease.id)
-        if policy is None:
-            return None
-        statement = self._statement(lease, final=over)
+        if lease.id in self._meters.of:
+            return self._last(lease) if over else None
         if over:
-            self._meters = self._meters.ended(lease.id)
-            self._due_s.pop(lease.id, None)
-            self._uses.pop(lease.id, None)
-            self._late[lease.id] = (statement, policy)  # until it is known to be written
-
-        def write(db: Database) -> None:
-            self._books.append_in(db, statement, policy)
-
-        return write
+            self._uncounted.discard(lease.id)
+        if lease.state is not LeaseState.COMMITTED or lease.id in self._uncounted:
+            return None
+        policy = self._policy()
+        if policy is None:
+            self._uncounted.add(lease.id)
+            return None
+        self._meters = self._meters.begun(lease.id, self._class_of(lease), policy.digest)
+        self._due_s[lease.id] = self._clock()  # until it is known to be written
+        return self._writing(self._statement(lease, final=False), policy)
 
     def entered(self, lease: Lease) -> None:
         """Note that what ``entry`` gave for a lease is on disk."""
+        if lease.id in self._due_s:
+            self._due_s[lease.id] = self._clock() + RECEIPT_INTERVAL_S
         if self._late.pop(lease.id, None) is not None:
             self._receipted(lease.id, 0)
 
@@ -148,35 +145,76 @@ class Accounting:
                 _log.exception("the receipts met a defect; they go on")
 
     async def _write_due(self) -> None:
-        now_s = self._clock()
-        for lease_id, (statement, policy) in list(self._late.items()):
-            if await self._append(statement, policy):
+        for lease_id, (statement, digest) in list(self._late.items()):
+            if await self._append(statement, digest):
                 self._late.pop(lease_id, None)
+        now_s, leases = self._clock(), self._state().book.leases
+        self._uncounted.intersection_update(leases)
         for lease_id, due_s in list(self._due_s.items()):
-            lease, priced_by = self._state().book.leases.get(lease_id), self._priced_by(lease_id)
-            if now_s < due_s or lease is None or priced_by is None:
+            lease = leases.get(lease_id)
+            if lease is None and now_s >= due_s + RECEIPT_INTERVAL_S:
+                self._forget(lease_id)  # it could not be written down, so it was never granted
+            if now_s < due_s or lease is None or lease_id not in self._meters.of:
                 continue
-            if await self._append(self._statement(lease, final=False), priced_by):
+            statement = self._statement(lease, final=False)
+            if await self._append(statement, self._meters.of[lease_id].policy) and lease_id in self._due_s:
                 self._due_s[lease_id] = now_s + RECEIPT_INTERVAL_S
 
-    async def _append(self, statement: Statement, policy: Policy) -> bool:
+    async def _append(self, statement: Statement, digest: str) -> bool:
+        """Write a receipt; whether it need not be tried again soon."""
+        policy = self._policies().get(digest)
+        if policy is None:
+            self._note(f"the registry names no policy {digest[:16]} at the moment, which prices it.")
+            return False
         try:
             signed = await self._books.append(statement, policy)
-        except (LedgerError, StateError) as error:
-            _log.warning("no receipt for the lease %s for the moment: %s", statement.lease_id, error.message)
+        except (LedgerLockedError, StateError) as error:
+            self._note(error.message)
             return False
+        except LedgerError as error:
+            _log.error("no receipt for the lease %s: %s", statement.lease_id, error.message)
+            return True
+        self._fault = ""
         self._receipted(statement.lease_id, signed.receipt.charge_msgs)
         return True
+
+    def _note(self, fault: str) -> None:
+        if fault != self._fault:
+            _log.warning("receipts are not written for the moment, and follow: %s", fault)
+        self._fault = fault
+
+    def _last(self, lease: Lease) -> Entry | None:
+        digest = self._meters.of[lease.id].policy
+        statement = self._statement(lease, final=True)
+        self._forget(lease.id)
+        self._follow(statement, digest)
+        policy = self._policies().get(digest)
+        return None if policy is None else self._writing(statement, policy)
+
+    def _follow(self, statement: Statement, digest: str) -> None:
+        """Have a last receipt written soon, if nothing else writes it."""
+        self._late[statement.lease_id] = (statement, digest)
+        if len(self._late) > MAX_LATE_RECEIPTS:
+            oldest = next(iter(self._late))
+            del self._late[oldest]
+            _log.error("the lease %s is charged by its last receipt but one: too many wait", oldest)
+
+    def _forget(self, lease_id: str) -> None:
+        self._meters = self._meters.ended(lease_id)
+        self._due_s.pop(lease_id, None)
+        self._uses.pop(lease_id, None)
+
+    def _writing(self, statement: Statement, policy: Policy) -> Entry:
+        def write(db: Database) -> None:
+            self._books.append_in(db, statement, policy)
+
+        return write
 
     def _statement(self, lease: Lease, *, final: bool) -> Statement:
         use = self._uses.get(lease.id, _NOTHING)
         return self._meters.statement(
             lease, use, now_s=self._clock(), unix_s=int(self._unix_s()), final=final
         )
-
-    def _priced_by(self, lease_id: str) -> Policy | None:
-        meter = self._meters.of.get(lease_id)
-        return None if meter is None else self._policies().get(meter.policy)
 
     def _class_of(self, lease: Lease) -> str:
         heard = self._state().fleet.nodes.get(lease.device.node)

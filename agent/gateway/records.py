@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.daemon.faces import OfferRequest
-from agent.gateway.book import Lease, LeaseState
+from agent.gateway.book import Lease, LeaseState, Terms
 from agent.gateway.fleet import DeviceRef
 from agent.gateway.request import LeaseRequest
 from agent.local.views import AcceptedView
@@ -35,29 +35,51 @@ def record_of(lease: Lease, site: str, ttl_s: float, boot_id: str, now_unix_s: f
         reason=lease.reason,
         account=request.account,
         purpose=request.purpose,
+        request_id=request.id,
+        offer_id=lease.offer_id,
+        granted_at_s=lease.granted_at_s,
+        duration_s=request.duration_s,
+        grace_s=lease.terms.grace_s,
+        min_runtime_s=lease.terms.min_runtime_s,
+        max_duration_s=lease.terms.max_duration_s,
+        instant=int(lease.terms.instant),
     )
 
 
 def lease_of(record: SiteLeaseRecord, now_s: float, boot_id: str) -> Lease:
     """Return the lease of a row; one of another boot is over, since nothing that ran then runs now."""
+    devices = tuple(DeviceRef(record.node, one) for one in record.device.split(","))
     request = LeaseRequest(
-        id="",
+        id=record.request_id,
         borrower_site=record.borrower_site,
         borrower_node=record.borrower_node,
         model=record.model,
         image_id=record.image_id.hex(),
         total_bytes=record.total_bytes,
+        devices=len(devices),
         account=record.account,
         purpose=record.purpose,
+        instant=bool(record.instant),
+        duration_s=record.duration_s,
     )
+    same_boot = record.boot_id == boot_id
     return Lease(
         id=record.id,
-        offer_id="",
+        offer_id=record.offer_id,
         request=request,
-        devices=tuple(DeviceRef(record.node, one) for one in record.device.split(",")),
+        devices=devices,
         state=LeaseState(record.state),
-        deadline_s=record.deadline_s if record.boot_id == boot_id else now_s,
+        deadline_s=record.deadline_s if same_boot else now_s,
+        terms=_terms_of(record),
+        granted_at_s=record.granted_at_s if same_boot and record.granted_at_s else now_s,
     )
+
+
+def _terms_of(record: SiteLeaseRecord) -> Terms:
+    # A row that was written before rows had terms has those that a policy has by default.
+    if record.grace_s is None or record.min_runtime_s is None or record.max_duration_s is None:
+        return Terms()
+    return Terms(record.grace_s, record.min_runtime_s, record.max_duration_s, instant=bool(record.instant))
 
 
 def brokered_record(

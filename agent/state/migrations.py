@@ -154,6 +154,21 @@ def _licences_and_egress(db: Database) -> None:
     db.table("egress").create({"day": str, "sent_bytes": int}, pk="day", not_null={"sent_bytes"})
 
 
+def _terms(db: Database) -> None:
+    # What a lease's borrower accepted: it holds after a start of the gateway as before.
+    for column in (
+        "request_id TEXT NOT NULL DEFAULT ''",
+        "offer_id TEXT NOT NULL DEFAULT ''",
+        "granted_at_s REAL NOT NULL DEFAULT 0",
+        "duration_s INTEGER NOT NULL DEFAULT 0",
+        "grace_s REAL",
+        "min_runtime_s REAL",
+        "max_duration_s REAL",
+        "instant INTEGER NOT NULL DEFAULT 0",
+    ):
+        db.execute(f"ALTER TABLE site_leases ADD COLUMN {column}")
+
+
 MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _first,
     _sites,
@@ -162,6 +177,7 @@ MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _history,
     _ledger,
     _licences_and_egress,
+    _terms,
 )
 
 

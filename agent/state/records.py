@@ -79,6 +79,9 @@ class SiteLeaseRecord:
         deadline_s: when it ends unless renewed, on CLOCK_BOOTTIME of the boot that ``boot_id`` names.
         ttl_s: what one renewal gives.
         account, purpose: who is charged, and for what.
+        request_id, offer_id: what it was granted for and by, if this site lent it.
+        granted_at_s: since when its times count, on the clock of ``deadline_s``; 0: nobody wrote it down.
+        duration_s, grace_s, min_runtime_s, max_duration_s, instant: the terms that its borrower accepted.
     """
 
     id: str
@@ -100,3 +103,11 @@ class SiteLeaseRecord:
     reason: str = ""
     account: str = ""
     purpose: str = ""
+    request_id: str = ""
+    offer_id: str = ""
+    granted_at_s: float = 0.0
+    duration_s: int = 0
+    grace_s: float | None = None
+    min_runtime_s: float | None = None
+    max_duration_s: float | None = None
+    instant: int = 0
