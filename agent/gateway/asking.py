@@ -1,8 +1,9 @@
 """One request at several donors at once: offers as they come, and places that are kept until it is closed.
 
-Rules: each donor is asked again and again, by a question that it may keep open, until it offers or refuses; a
-donor that gave a place and cannot be reached is asked again for as long as the place lives; whoever closes it
-gives up every place and every offer but the one that was taken.
+Rules: each donor is asked again and again, by a question that it may keep open, until it offers or refuses;
+one that answers at once is not asked more often for that; a donor that gave a place and cannot be reached is
+asked again for as long as the place lives; one that refused for now may be asked anew later; whoever closes
+it gives up every place and every offer but the one that was taken.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class _Asked:
     donor: Donor
     task: asyncio.Task[None] | None = None
     answered: bool = False
+    lasting: bool = False
+    """It has refused for good."""
     offer: LeaseOffer | None = None
     place: PlaceView | None = None
     """What it said last; a donor with neither an offer nor a place has refused or failed."""
@@ -70,6 +73,15 @@ class Asking:
     def hopeful(self) -> bool:
         """Whether somebody may still offer."""
         return any(one.task is not None and not one.task.done() for one in self._asked.values())
+
+    @property
+    def passed(self) -> tuple[Donor, ...]:
+        """Those that could not serve it, or not be reached, when they were asked; by now they may."""
+        return tuple(
+            one.donor
+            for one in self._asked.values()
+            if one.task is not None and one.task.done() and one.offer is None and not one.lasting
+        )
 
     def ask(self, donor: Donor) -> None:
         """Ask a donor, or ask it anew."""
@@ -120,6 +132,7 @@ class Asking:
         donor, loop = asked.donor, asyncio.get_running_loop()
         heard_s, wait_s = loop.time(), 0.0
         while True:
+            asked_s = loop.time()
             try:
                 reply = await donor.ask_offer(self.request, wait_s)
             except (Error, FederationError) as error:
@@ -134,7 +147,8 @@ class Asking:
                 self.reasons[donor.site] = "it could not be asked, by a defect of this gateway."
                 asked.place, asked.answered = None, True
                 return
-            heard_s, wait_s, asked.answered = loop.time(), MAX_ASK_WAIT_S, True
+            took_s, heard_s = loop.time() - asked_s, loop.time()
+            early, wait_s, asked.answered = wait_s > 0 and took_s < ASK_AGAIN_S, MAX_ASK_WAIT_S, True
             match reply:
                 case PlaceView():
                     asked.place = reply
@@ -142,10 +156,12 @@ class Asking:
                     self.reasons[donor.site] = first
                     self.waits(donor.site, reply)
                     self._news.set()
+                    if early:
+                        await asyncio.sleep(ASK_AGAIN_S)
                 case LeaseOffer():
                     asked.place, asked.offer = None, reply
                     return
                 case Refusal():
-                    asked.place = None
+                    asked.place, asked.lasting = None, reply.terminal
                     self.reasons[donor.site] = reply.sentence
                     return

@@ -1,10 +1,11 @@
 """The gateway as a borrower: who could run what is meant, and which offer is taken.
 
 Rules: this site's own devices are asked first, then other sites that answered lately, those with most devices
-free first; ``MAX_DONORS_ASKED`` at once, as many more each ``WIDEN_S``, and at once when nobody is left; one
-offer is committed, the other offers and places are given up once it is accepted; a donor that fails after its
-offer is passed over for the next one. Whose lease it is stands in the books before
-the borrower hears of it, and only the node that borrowed a lease may do anything with it.
+free first; ``MAX_DONORS_ASKED`` at once, as many more each ``WIDEN_S``, and at once when nobody is left;
+those that could not serve it are asked anew each ``WIDEN_S``, as long as it waits anywhere. One offer is
+committed, the other offers and places are given up once it is accepted; a donor that fails after its offer is
+passed over for the next one. Whose lease it is stands in the books before the borrower hears of it, and only
+the node that borrowed a lease may do anything with it.
 """
 
 from __future__ import annotations
@@ -127,7 +128,10 @@ class SiteBroker:
                     if granted is not None:
                         return granted
                     offers = await asking.offers(WIDEN_S)
-                if not asking.hopeful and len(further) <= MAX_DONORS_ASKED:
+                if asking.hopeful:
+                    for donor in asking.passed:
+                        asking.ask(donor)
+                elif len(further) <= MAX_DONORS_ASKED:
                     break
         said = " ".join(f"{site}: {reason}" for site, reason in asking.reasons.items())
         raise RefusedError(

@@ -7,6 +7,7 @@ commit that is called off before its grant, or fails, leaves neither a lease nor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -144,10 +145,13 @@ class LocalDonor:
             asked_at_s=request.asked_at_s,
             signature=request.signature,
         )
-        answer = await self._turns.apply(partial(OfferAsked, asked, secrets.token_hex(8)))
-        if isinstance(answer, Queued) and wait_s > 0:
-            await self._turns.turn_of(asked.key, wait_s)
+        with self._turns.turn_of(asked.key) as come:
             answer = await self._turns.apply(partial(OfferAsked, asked, secrets.token_hex(8)))
+            if isinstance(answer, Queued) and wait_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await come.wait()
+                answer = await self._turns.apply(partial(OfferAsked, asked, secrets.token_hex(8)))
         if isinstance(answer, Refused):
             return Refusal(answer.code, answer.sentence, answer.fix, answer.terminal)
         if isinstance(answer, Queued):

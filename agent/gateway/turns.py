@@ -1,8 +1,9 @@
 """A donor's book in use: one event at a time is decided, written down, and then carried out.
 
 Rules: an event that has begun goes to its end, even if nobody waits for it any more; a commit or a renewal is
-on disk before anything is done or answered for it; an end is carried out even if it cannot be written. Which
-events there are and what follows from them is ``agent.gateway.leases``.
+on disk before anything is done or answered for it; an end is carried out even if it cannot be written; a
+defect of whoever is told of a decision keeps nothing else of it from being carried out. Which events there
+are and what follows from them is ``agent.gateway.leases``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +22,7 @@ from agent.errors import StateError
 from agent.gateway.book import Book, Lease, LeaseState
 from agent.gateway.events import (
     Decision,
+    Effect,
     Ended,
     Event,
     Granted,
@@ -125,7 +128,7 @@ class Turns:
         self._turn = asyncio.Lock()
         self._ends: dict[str, asyncio.Future[str]] = {}
         self._heeds: dict[str, set[Heed]] = {}
-        self._turns_come: dict[RequestKey, asyncio.Event] = {}
+        self._turns_come: dict[RequestKey, set[asyncio.Event]] = {}
         self._births: dict[str, float] = {}
         self._events: set[asyncio.Task[Answer]] = set()
         self._counting: asyncio.Task[None] | None = None
@@ -173,16 +176,17 @@ class Turns:
             if not heeds and self._heeds.get(lease_id) is heeds:
                 del self._heeds[lease_id]
 
-    async def turn_of(self, key: RequestKey, wait_s: float) -> None:
-        """Wait until a request that waits is offered something, ``wait_s`` at most."""
-        come = self._turns_come.setdefault(key, asyncio.Event())
+    @contextmanager
+    def turn_of(self, key: RequestKey) -> Iterator[asyncio.Event]:
+        """Hand out what is set when a request is offered something, from now on."""
+        come = asyncio.Event()
+        waiting = self._turns_come.setdefault(key, set())
+        waiting.add(come)
         try:
-            async with asyncio.timeout(wait_s):
-                await come.wait()
-        except TimeoutError:
-            pass
+            yield come
         finally:
-            if self._turns_come.get(key) is come:
+            waiting.discard(come)
+            if not waiting and self._turns_come.get(key) is waiting:
                 del self._turns_come[key]
 
     async def gone_from(self, node: str, lease_id: str, reason: str) -> None:
@@ -213,40 +217,56 @@ class Turns:
             self.state = state
             answer: Answer = None
             for effect in effects:
-                match effect:
-                    case Offered(offer):
-                        come = self._turns_come.get(offer.request.key)
-                        if come is not None:
-                            come.set()
-                        if isinstance(event, OfferAsked) and offer.request.key == event.request.key:
-                            answer = effect
-                    case Granted(lease):
-                        answer = effect
-                        taken = before.book.offers.get(lease.offer_id)
-                        if taken is not None and isinstance(event, OfferCommitted):
-                            self.granted(lease, max(0.0, event.now_s - taken.since_s))
-                    case Queued():
-                        answer = effect
-                    case Refuse(refused):
-                        answer = refused
-                    case Start(lease):
-                        self.orders.start(lease)
-                    case Stop(node, lease_id, reason):
-                        self.orders.stop(node, lease_id, reason)
-                    case Notice(lease, deadline_s, reason):
-                        self._notify(lease, LeaseNotice(reason, max(0.0, deadline_s - self._clock())))
-                    case Record(decision):
-                        self._record(decision)
-                    case Ended(lease, reason):
-                        self._end(lease, reason)
+                try:
+                    answer = self._carry_out(effect, event, before) or answer
+                except Exception:  # noqa: BLE001 - the rest was decided, and stands on disk
+                    _log.exception("%s of %s met a defect", type(effect).__name__, type(event).__name__)
             return answer
+
+    def _carry_out(self, effect: Effect, event: Event, before: State) -> Answer:
+        """Do what was decided; return what answers the one who asked."""
+        match effect:
+            case Offered(offer):
+                for come in self._turns_come.get(offer.request.key, ()):
+                    come.set()
+                if isinstance(event, OfferAsked) and offer.request.key == event.request.key:
+                    return effect
+            case Granted(lease):
+                taken = before.book.offers.get(lease.offer_id)
+                if taken is not None and isinstance(event, OfferCommitted):
+                    self._told_of_grant(lease, event.now_s - taken.since_s)
+                return effect
+            case Queued():
+                return effect
+            case Refuse(refused):
+                return refused
+            case Start(lease):
+                self.orders.start(lease)
+            case Stop(node, lease_id, reason):
+                self.orders.stop(node, lease_id, reason)
+            case Notice(lease, deadline_s, reason):
+                self._notify(lease, LeaseNotice(reason, max(0.0, deadline_s - self._clock())))
+            case Record(decision):
+                self._record(decision)
+            case Ended(lease, reason):
+                self._end(lease, reason)
+        return None
+
+    def _told_of_grant(self, lease: Lease, waited_s: float) -> None:
+        try:
+            self.granted(lease, max(0.0, waited_s))
+        except Exception:  # noqa: BLE001 - whoever counts grants must not keep a borrower from its lease
+            _log.exception("the grant of %s was not counted, by a defect", lease.id)
 
     def _notify(self, lease: Lease, notice: LeaseNotice) -> None:
         site = lease.request.borrower_site
         _log.info("lease %s of %s ends in %.0f s: %s", lease.id, site, notice.left_s, notice.reason)
         self.orders.notice(lease, notice.left_s, notice.reason)
         for heed in tuple(self._heeds.get(lease.id, ())):
-            heed(notice)
+            try:
+                heed(notice)
+            except Exception:  # noqa: BLE001 - the others hear of it all the same
+                _log.exception("a notice to %s of %s met a defect", site, lease.id)
 
     def _end(self, lease: Lease, reason: str) -> None:
         _log.info("lease %s of %s has ended: %s", lease.id, lease.request.borrower_site, reason)
