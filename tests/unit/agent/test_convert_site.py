@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.daemon.faces import (
+    ClassCount,
     LeaseOffer,
+    LeaseUse,
     OfferRequest,
     Order,
     Refusal,
@@ -49,8 +51,25 @@ from pyrdma.image.manifest import ImageId
 
 IMAGE = ImageId(b"\xab" * 32)
 ESCAPE = "\x1b[2J\r\n"
-ORDER = Order("l1", "uni-b/m", IMAGE, 600.0, "uni-b/gpu01")
-OFFER_REQUEST = OfferRequest("r1", "m", IMAGE, 7, 1, "gpu01", "gpu02")
+ORDER = Order("l1", "uni-b/m", IMAGE, 600.0, "uni-b/gpu01", ("cpu0", "cpu1"), 7.0)
+OFFER_REQUEST = OfferRequest(
+    "r1",
+    "m",
+    IMAGE,
+    7,
+    1,
+    "gpu01",
+    "gpu02",
+    account="/uni-b/lab",
+    purpose="safety",
+    instant=True,
+    duration_s=60,
+    asked_at_s=1_700_000_000,
+    nonce="0a" * 16,
+    signature=b"\x01" * 64,
+)
+OFFER = LeaseOffer("o1", 30.0, "gpu01", True, 10.0, 900.0, 3600.0, True, 12.5)
+PLACE = views.PlaceView(2, 7, (views.ReasonView("lower-than", "others go first.", "wait"),), (1.5, 2.5))
 REPORT = Report(
     "gpu01.uni-a.example:7443",
     (ReportedDevice("cpu0", "cpu", 5), ReportedDevice("cpu1", "cpu", 6)),
@@ -60,8 +79,9 @@ REPORT = Report(
     1.5,
     True,
     (("l3", "why"),),
+    (LeaseUse("l1", 5, 6),),
 )
-SUMMARY = SiteSummary("uni-b", "0.1.0", 4, 3, 2, 1, 1.5)
+SUMMARY = SiteSummary("uni-b", "0.1.0", 4, 3, 2, 1, 1.5, (ClassCount("h100", 4, 3),))
 REGISTRY = views.RegistryView("lab", "fresh", "all is well", 3, 1.5, 2.5)
 FEDERATION = views.FederationView(
     site="uni-a",
@@ -113,8 +133,9 @@ def nothing_of(value: Any) -> list[str]:
     ("value", "there", "back"),
     [
         (ORDER, convert_site.order_to, convert_site.order_from),
-        (OFFER_REQUEST, convert_site.offer_request_to, convert_site.offer_request_from),
-        (LeaseOffer("o1", 30.0, "gpu01", True), convert_site.offer_reply_to, convert_site.offer_reply_from),
+        (OFFER_REQUEST, lambda one: convert_site.offer_request_to(one, 5.0), convert_site.offer_request_from),
+        (OFFER, convert_site.offer_reply_to, convert_site.offer_reply_from),
+        (PLACE, convert_site.offer_reply_to, convert_site.offer_reply_from),
         (
             Refusal("busy", "no device.", "wait", True),
             convert_site.offer_reply_to,
@@ -143,7 +164,7 @@ def test_what_is_absent_between_agents_stays_absent() -> None:
     view = replace(FEDERATION, certificate_expires_at=None, registry=registry, sites=(site,), nodes=(node,))
     assert convert_federation.federation_from(convert_federation.federation_to(view)) == view
     anywhere = replace(OFFER_REQUEST, node="")
-    assert convert_site.offer_request_from(convert_site.offer_request_to(anywhere)) == anywhere
+    assert convert_site.offer_request_from(convert_site.offer_request_to(anywhere, 0.0)) == anywhere
 
 
 def test_a_wish_is_checked_where_it_arrives() -> None:
@@ -194,7 +215,7 @@ def messages(good: Message, **bad: list[Any]) -> list[Message]:
         *(
             (convert_site.offer_request_from, one)
             for one in messages(
-                convert_site.offer_request_to(OFFER_REQUEST),
+                convert_site.offer_request_to(OFFER_REQUEST, 0.0),
                 request_id=BAD_IDS,
                 model=BAD_NAMES,
                 image_id=BAD_IMAGES,
@@ -404,7 +425,7 @@ PARSERS: dict[type[Message], Callable[[Any], Any]] = {
 }
 GOOD: dict[type[Message], bytes] = {
     pb.StartRunnerRequest: convert_site.order_to(ORDER).SerializeToString(),
-    pb.AskOfferRequest: convert_site.offer_request_to(OFFER_REQUEST).SerializeToString(),
+    pb.AskOfferRequest: convert_site.offer_request_to(OFFER_REQUEST, 0.0).SerializeToString(),
     pb.ReportRequest: convert_site.report_to(REPORT).SerializeToString(),
     pb.RunRequest: pb.RunRequest(model="m", site="s", node="n").SerializeToString(),
     pb.OfferReply: convert_site.offer_reply_to(LeaseOffer("o", 3.0, "n", True)).SerializeToString(),
