@@ -39,7 +39,7 @@ MAX_GATEWAYS: Final = 4
 MAX_KEY_PEM_CHARS: Final = 1024
 """One Ed25519 key in PEM has 120 characters; every member parses it."""
 MAX_FORMER_RECEIPTS_KEYS: Final = 8
-"""Keys that a site signed receipts with before the present one; a receipt may be tried against all of them."""
+"""Keys that a site signed receipts with before the present one; a receipt may be tried against all."""
 MAX_UNIX_TIME_S: Final = 1 << 37
 """A moment that anybody means, up to the year 6325; calendars and SQLite keep no endless ones."""
 MAX_REGION_CHARS: Final = 64
@@ -143,7 +143,7 @@ MAX_SOURCE_CHARS: Final = 512
 
 # --- policy files -----------------------------------------------------------------------------------------
 MAX_POLICY_BYTES: Final = 512 << 10
-"""One policy file; an account takes about 80 bytes. Every agent parses what signers, or a mirror, hand out."""
+"""One policy file; an account takes about 80 bytes. Every agent parses what signers or mirrors hand out."""
 MAX_POLICY_DEPTH: Final = 16
 """Levels of one file, where accounts take nine; without it ``[[[[`` takes minutes to refuse."""
 MAX_POLICY_NODES: Final = 60_000
@@ -169,7 +169,7 @@ MAX_POLICY_DURATION_S: Final = 366 * 86400
 
 # --- the ledger -------------------------------------------------------------------------------------------
 MAX_RECEIPT_BYTES: Final = 2048
-"""One receipt's body; an honest one has about 550 bytes, with eight devices 900. All sites keep all of them."""
+"""One receipt's body; an honest one has about 550 bytes, with eight devices 900. All sites keep all."""
 MAX_RECEIPT_DEVICES: Final = 16
 """Devices of one lease; each is looked up when a receipt is taken."""
 RECEIPT_PAGE: Final = 1000
@@ -211,8 +211,8 @@ two intervals. Without it, one that was restored from a backup would sign a seco
 
 # --- fair share -------------------------------------------------------------------------------------------
 MAX_DECAY_EPOCHS: Final = 60_000
-"""Epochs that use counts for, 416 days: the table of a policy with a half life of years would fill memory, and
-take seconds to make."""
+"""Epochs that use counts for, 416 days: the table of a policy with a half life of years would fill memory,
+and take seconds to make."""
 MAX_SPREAD_EPOCHS: Final = 5_000
 """Epochs that one receipt is spread over, 34 days; without it one that claims decades fills memory."""
 MAX_REASON_CHARS: Final = 512
