@@ -125,6 +125,10 @@ MAX_QUEUE_LISTED: Final = 1000
 """Waiting requests in one answer, the first ones; the answer stays below the message limit."""
 MAX_PAGE_CONNECTIONS: Final = 64
 """Connections to a gateway's page at once; without it strangers take every descriptor."""
+PAGE_CALL_S: Final = 10.0
+"""A connection to it, from the first byte to the last; one that says or reads nothing is let go of by then."""
+MAX_PAGE_HEAD_BYTES: Final = 16 << 10
+"""A request to it with all headers; browsers' have 2 KiB. It is read into memory."""
 PAGE_KEPT_S: Final = 5.0
 """A page that was made is shown this long: however many look at it, the queue is counted once."""
 METER_EVERY_S: Final = 10.0
@@ -237,8 +241,6 @@ MAX_NODES: Final = 1024
 """Nodes in one site's fleet; each costs a report in memory and a look per request."""
 OFFER_TTL_S: Final = 30.0
 """How long a device waits for its borrower's answer; without it one that only asks blocks every device."""
-LEASE_ID_CHARS: Final = 16
-"""Hexadecimal digits of a lease's id: 64 bits, so that nobody finds two requests with one id by chance."""
 PLACE_TOUCH_S: Final = 5.0
 """Questions for a place that come closer than this count as one; without it a flood of them fills memory."""
 MAX_CLAIMED_WAIT_S: Final = 3600
