@@ -126,7 +126,7 @@ MAX_QUEUE_LISTED: Final = 1000
 MAX_PAGE_CONNECTIONS: Final = 64
 """Connections to a gateway's page at once; without it strangers take every descriptor."""
 PAGE_CALL_S: Final = 10.0
-"""A connection to it, from the first byte to the last; one that says or reads nothing is let go of by then."""
+"""A connection to it from the first byte to the last; one that says or reads nothing is over by then."""
 MAX_PAGE_HEAD_BYTES: Final = 16 << 10
 """A request to it with all headers; browsers' have 2 KiB. It is read into memory."""
 PAGE_KEPT_S: Final = 5.0

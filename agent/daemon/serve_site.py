@@ -36,7 +36,8 @@ from agent.ledger.carbon import read_carbon
 from agent.ledger.exchange import ExchangePeer
 from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
 from agent.openness.history import History
-from agent.openness.server import Page, PageServer
+from agent.openness.page import Page
+from agent.openness.server import PageServer
 from agent.people.sessions import Sessions
 from agent.people.tokens import Tokens
 from agent.rpc.enrolment import EnrolmentService, enrolment_credentials, start_enrolment_server

@@ -24,5 +24,11 @@ def queue_document(view: QueueView) -> Document:
 def public_document(view: QueueView) -> Document:
     """Return what anybody may know: no request, but how many wait if they are enough."""
     document = queue_document(view)
-    waiting = len(document.pop("requests"))
+    document.pop("requests")
+    waiting = waiting_in(view)
     return {**document, "waiting": None if 0 < waiting < SMALL_CELL else waiting}
+
+
+def waiting_in(view: QueueView) -> int:
+    """Return how many requests wait; a view lists the first of them only."""
+    return view.requests[0].place.waiting if view.requests else 0

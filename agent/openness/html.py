@@ -7,6 +7,7 @@ from html import escape
 from typing import Final
 
 from agent.local.queue_views import QueueView, WaitCellView
+from agent.openness.document import waiting_in
 from agent.openness.statistics import SMALL_CELL
 from agent.text import format_duration
 
@@ -30,7 +31,7 @@ def page(view: QueueView) -> str:
             ("class", "lent", "of these in use", "used by their owner"),
             ((one.device_class, one.lent, one.used, one.owned) for one in view.devices),
         ),
-        f"<p>Waiting requests: {_count(len(view.requests))}</p>",
+        f"<p>Waiting requests: {_count(waiting_in(view))}</p>",
         "<h2>Waits of the last 7 days</h2>",
         _waits("accounts with a share of", view.waits),
         "<h2>Waits of classes with a reserve</h2>",

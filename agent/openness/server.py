@@ -1,100 +1,42 @@
-"""The page of a gateway over HTTP: ``/`` for people, ``/queue.json`` for programs. It takes nothing in.
+"""The page of a gateway over HTTP/1.1. It takes nothing in.
 
-Rules: two paths, GET and HEAD, no body is read; what is shown is made at most once in ``PAGE_KEPT_S``,
-however many ask; connections are bounded. It is off unless the operator names an address; TLS is for a proxy
-before it.
+Rules: a connection is one request, without a body, and its answer; it lasts ``PAGE_CALL_S`` at most, however
+slowly the other side speaks or listens, and there are ``MAX_PAGE_CONNECTIONS``: whoever comes then is hung up
+on. Closing waits for nobody. It is off unless the operator names an address; TLS is for a proxy before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
-
-import uvicorn
+from http import HTTPStatus
 
 from agent.errors import SocketInUseError
-from agent.limits import MAX_PAGE_CONNECTIONS, PAGE_KEPT_S
-from agent.local.queue_views import QueueView
-from agent.openness.document import public_document
-from agent.openness.html import page
+from agent.limits import MAX_PAGE_CONNECTIONS, MAX_PAGE_HEAD_BYTES, PAGE_CALL_S, PAGE_KEPT_S
+from agent.openness.page import NOT_UNDERSTOOD, Answer, Page
 
 _log = logging.getLogger(__name__)
-_Scope = MutableMapping[str, Any]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class Page:
-    """An ASGI application.
-
-    Args:
-        view: returns the site's queue as it stands.
-        clock: for how long something is shown.
-    """
-
-    def __init__(self, view: Callable[[], Awaitable[QueueView]], clock: Callable[[], float]) -> None:
-        self._view = view
-        self._clock = clock
-        self._made_at_s = float("-inf")
-        self._bodies: dict[str, tuple[str, bytes]] = {}
-        self._making = asyncio.Lock()
-
-    async def __call__(self, scope: _Scope, receive: object, send: _Send) -> None:
-        """Answer one request."""
-        del receive
-        if scope["type"] != "http":
-            return
-        if scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, 405, "text/plain", b"only GET and HEAD\n", head=False)
-            return
-        kind, body = (await self._made()).get(scope["path"], ("", b""))
-        head = scope["method"] == "HEAD"
-        if kind:
-            await _answer(send, 200, kind, body, head=head)
-        else:
-            await _answer(send, 404, "text/plain", b"there are / and /queue.json\n", head=head)
-
-    async def _made(self) -> dict[str, tuple[str, bytes]]:
-        async with self._making:
-            if self._clock() - self._made_at_s >= PAGE_KEPT_S:
-                view = await self._view()
-                data = json.dumps(public_document(view), indent=2).encode() + b"\n"
-                self._bodies = {
-                    "/": ("text/html; charset=utf-8", page(view).encode()),
-                    "/queue.json": ("application/json", data),
-                }
-                self._made_at_s = self._clock()
-            return self._bodies
 
 
 class PageServer:
     """A running page. Made by ``start``, ended by ``close``."""
 
-    def __init__(self, server: _Server, task: asyncio.Task[None], address: str) -> None:
-        self._server = server
-        self._task = task
-        self.address = address
+    def __init__(self, page: Page, call_s: float) -> None:
+        self._page = page
+        self._call_s = call_s
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self.address = ""
+        """Where it listens."""
 
     @classmethod
-    async def start(cls, app: Page, host: str, port: int) -> PageServer:
-        """Open the port.
+    async def start(cls, page: Page, host: str, port: int, *, call_s: float = PAGE_CALL_S) -> PageServer:
+        """Open the port; ``call_s`` is how long a connection lasts at most.
 
         Raises:
             SocketInUseError: it cannot be opened.
         """
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_PAGE_CONNECTIONS,
-            timeout_keep_alive=5,
-        )
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listening = socket.create_server((host, port), family=family)
@@ -102,34 +44,62 @@ class PageServer:
             raise SocketInUseError(
                 f"the page cannot be served at {host}:{port}.", fix="name another address with --page"
             ) from error
-        server = _Server(config)
-        task = asyncio.create_task(server.serve([listening]), name="page")
+        made = cls(page, call_s)
+        made._server = await asyncio.start_server(made._came, sock=listening, limit=MAX_PAGE_HEAD_BYTES)
         bound = listening.getsockname()
-        _log.info("the page of the queue is at http://%s:%d/", bound[0], bound[1])
-        return cls(server, task, f"{bound[0]}:{bound[1]}")
+        made.address = f"{bound[0]}:{bound[1]}"
+        _log.info("the page of the queue is at http://%s/", made.address)
+        return made
 
     async def close(self) -> None:
-        """Close the port; answers under way are finished."""
-        self._server.should_exit = True
-        await asyncio.gather(self._task, return_exceptions=True)
+        """Close the port, and hang up on everybody."""
+        if self._server is not None:
+            self._server.close()
+        for task, writer in list(self._open.items()):
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= MAX_PAGE_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer), name="page")
+        self._open[task] = writer
+        task.add_done_callback(self._open.pop)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(self._call_s):
+                method, answer = await self._answered(reader)
+                writer.write(_bytes(answer, head=method == "HEAD"))
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, EOFError, TimeoutError):
+            pass  # whoever asked has gone, or takes too long
+        finally:
+            writer.transport.abort()
+
+    async def _answered(self, reader: asyncio.StreamReader) -> tuple[str, Answer]:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return "", NOT_UNDERSTOOD
+        words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return "", NOT_UNDERSTOOD
+        return words[0], await self._page.answer(words[0], words[1].partition("?")[0])
 
 
-class _Server(uvicorn.Server):  # type: ignore[misc]
-    """Signals are the agent's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
-        yield
-
-
-async def _answer(send: _Send, status: int, kind: str, body: bytes, *, head: bool) -> None:
-    headers = [
-        (b"content-type", kind.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", f"max-age={int(PAGE_KEPT_S)}".encode()),
-        (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else body})
+def _bytes(answer: Answer, *, head: bool) -> bytes:
+    lines = (
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        f"content-type: {answer.kind}",
+        f"content-length: {len(answer.body)}",
+        f"cache-control: max-age={int(PAGE_KEPT_S) if answer.status == HTTPStatus.OK else 0}",
+        "content-security-policy: default-src 'none'; style-src 'unsafe-inline'",
+        "x-content-type-options: nosniff",
+        "connection: close",
+    )
+    said = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    return said if head else said + answer.body
