@@ -133,6 +133,8 @@ PAGE_KEPT_S: Final = 5.0
 """A page that was made is shown this long: however many look at it, the queue is counted once."""
 METER_EVERY_S: Final = 10.0
 """Between two looks at what leases use: the idle discount is exact to that much, and late receipts follow."""
+MIN_MEASURED_BYTES: Final = 64 << 20
+"""A pull of less says more of its beginning than of the way."""
 EGRESS_EVERY_S: Final = 5.0
 """Between two looks at what left the site: so late it is written down; the quota ends without it."""
 EGRESS_DAYS_KEPT: Final = 32
@@ -201,6 +203,8 @@ TICK_S: Final = 1.0
 """Between two looks at the gateway's lease clock when nothing is due before."""
 ATTEND_AGAIN_S: Final = 1.0
 """Pause before a lease is attended again after the call broke; its time runs on meanwhile."""
+NOTICE_AGAIN_S: Final = 1.0
+"""A lease's notices that come closer count as one; without it a donor fills its borrower's log and disk."""
 GIVE_BACK_S: Final = 10.0
 """What a donor gets to take a lease back before the borrower goes on; the donor ends it by its time."""
 RELAY_CALL_S: Final = 24 * 3600.0
@@ -271,6 +275,9 @@ MAX_LEASE_TTL_S: Final = 24 * 3600.0
 """A donor that names more is not believed; its borrower would sit on an endpoint that died a day ago."""
 MAX_SITE_LEASES: Final = 1024
 """Leases and open offers in one site's book; each event copies the book, and each lease is a row on disk."""
+MAX_LEASE_REST_CHARS: Final = 16_384
+"""What a row of a lease says beyond its columns: a signature, classes, the reason of a notice; ours have 600.
+The file is the agent's own, but disks go bad: a row of any length would be read into memory at each start."""
 MAX_ENDED_KEPT: Final = 1024
 """Ended leases whose reason the book can still tell; older ones are in the state file only."""
 LEASE_REPORT_GRACE_S: Final = 10.0

@@ -3,6 +3,8 @@
 Rules: a lease is in the books from the moment its donor has committed it; its time is counted on this node's
 clock from before each question, so that it never believes longer in a lease than its donor; when it ends,
 wherever, its port here closes with the reason written down; when the agent stops, its leases are given back.
+A lease under notice is listed as ending, and as active again if it is renewed after that: its donor thought
+better of it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from agent.daemon.pipes import Pipe
 from agent.daemon.relay import HOST, Relay
 from agent.errors import PeerNodeError, StateError, StoppingError, UnknownLeaseError
 from agent.gateway.borrowing import Borrowed, Expired, Wait, next_action, renewal_failed, renewed
-from agent.limits import ATTEND_AGAIN_S, GIVE_BACK_S, PEER_CALL_S
+from agent.limits import ATTEND_AGAIN_S, GIVE_BACK_S, KILL_SLACK_S, NOTICE_AGAIN_S, PEER_CALL_S
 from agent.local.views import AcceptedView, GrantedView, RunEvent
 from agent.resolve import ModelRef, parse_ref
 from agent.state import LeaseRecord, Store
@@ -46,6 +48,10 @@ class _Open:
     who: str
     over: asyncio.Event
     reason: str = ""
+    noticed_s: float = 0.0
+    """When its donor spoke of its end last; 0: it does not end."""
+    ends_s: float = 0.0
+    """When that is."""
     relay: Relay | None = None
     tending: asyncio.Task[None] | None = None
 
@@ -183,7 +189,7 @@ class BorrowedLeases:
         lease.record = replace(
             lease.record,
             image_id=ImageId.parse(granted.lease.image_id),
-            state="active",
+            state="ending" if lease.noticed_s else "active",
             port=relay.port,
             key_digest=hashlib.sha256(granted.api_key.encode()).digest(),
         )
@@ -230,10 +236,24 @@ class BorrowedLeases:
 
     def _heed(self, lease: _Open, notice: LeaseNotice) -> None:
         # It answers until then; whoever uses it can see why it will not for longer.
-        lease_id = lease.clock.lease_id
+        lease_id, now_s = lease.clock.lease_id, boot_time_s()
+        said_s, lease.ends_s = lease.noticed_s, now_s + notice.left_s
+        if said_s and now_s - said_s < NOTICE_AGAIN_S:
+            return  # a donor that says so without end must not fill the log and the disk
+        lease.noticed_s = now_s
         _log.warning("lease %s ends in %.0f s: %s", lease_id, notice.left_s, notice.reason)
-        if lease.record is not None and lease_id in self._open:
-            lease.record = replace(lease.record, state="ending", reason=notice.reason)
+        self._note(lease, "ending", notice.reason)
+
+    def _goes_on(self, lease: _Open) -> None:
+        # A donor tells of an end that is called off by renewing past it.
+        if lease.noticed_s and boot_time_s() > lease.ends_s + KILL_SLACK_S:
+            lease.noticed_s = 0.0
+            _log.info("lease %s goes on after all", lease.clock.lease_id)
+            self._note(lease, "active", "")
+
+    def _note(self, lease: _Open, state: str, reason: str) -> None:
+        if lease.record is not None and lease.clock.lease_id in self._open:
+            lease.record = replace(lease.record, state=state, reason=reason)
             writing = asyncio.create_task(self._write(lease.record))
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
@@ -261,6 +281,7 @@ class BorrowedLeases:
                 async with asyncio.timeout(left_s):
                     ttl_s = await self._broker.renew(lease_id)
                 lease.clock = renewed(lease.clock, now_s, ttl_s)
+                self._goes_on(lease)
             except UnknownLeaseError:
                 return _UNKNOWN
             except (Error, FederationError, TimeoutError) as error:

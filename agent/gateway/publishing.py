@@ -24,7 +24,7 @@ from agent.gateway.request import Place, account_of
 from agent.gateway.state import State
 from agent.gateway.supply import Supply
 from agent.gateway.view import device_counts, place_view
-from agent.limits import MAX_QUEUE_LISTED
+from agent.limits import MAX_NODES, MAX_QUEUE_LISTED
 from agent.local.queue_views import (
     QueueView,
     ReclaimsView,
@@ -67,7 +67,8 @@ class Publishing:
         self._state = state
         self._history = history
         self._clock = clock
-        self._reclaims: dict[tuple[str, str], int] = {}
+        self._reclaims: dict[str, dict[str, int]] = {}
+        """By node, how often each of its devices had gone back when it last reported."""
         self._writing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -87,10 +88,13 @@ class Publishing:
 
     def heard(self, node: str, report: Report) -> None:
         """Remember the reclaims that a node reports; those before its first report are not known."""
+        known = self._reclaims.get(node, {})
+        self._reclaims[node] = {one.id: one.reclaims for one in report.devices}
+        if len(self._reclaims) > MAX_NODES:
+            present = self._state().fleet.nodes
+            self._reclaims = {name: of for name, of in self._reclaims.items() if name in present}
         for one in report.devices:
-            before = self._reclaims.get((node, one.id))
-            self._reclaims[node, one.id] = one.reclaims
-            if before is not None and one.reclaims > before:
+            if one.id in known and one.reclaims > known[one.id]:
                 self._write(self._history.add_reclaim(Reclaim(time.time(), one.last_reclaim_s)))
 
     async def view(self) -> QueueView:

@@ -61,7 +61,7 @@ class Ranking:
         self._unix_s = unix_s
         self._split: Split | None = None
         self._arrears: frozenset[str] = frozenset()
-        self._soon = asyncio.Event()
+        self._soon, self._turn = asyncio.Event(), asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -85,14 +85,16 @@ class Ranking:
 
     async def now(self) -> None:
         """Make a new standing."""
-        policy = self._policy()
-        if policy is None:
-            return
-        said = await self._books.standings()
-        rows = await self._books.store.donors()
-        local = await self._books.store.usage_of(self._books.site)
-        self._arrears = said.arrears
-        await self._changed(self._standing(policy, said, rows, local))
+        async with self._turn:  # an older standing must not follow a newer one
+            policy = self._policy()
+            if policy is None:
+                self._arrears = frozenset()
+                return
+            said = await self._books.standings()
+            rows = await self._books.store.donors()
+            local = await self._books.store.usage_of(self._books.site)
+            self._arrears = said.arrears
+            await self._changed(self._standing(policy, said, rows, local))
 
     def _standing(self, policy: Policy, said: Standings, rows: Iterable[DonorRow], local: Usage) -> Standing:
         now_s = int(self._unix_s())

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
-from agent.daemon.faces import Emit, Heed, Wish, unheeded
+from agent.daemon.faces import Emit, Heed, LeaseNotice, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.errors import (
     PeerNodeError,
@@ -25,6 +25,7 @@ from agent.errors import (
     StoppingError,
     UnknownLeaseError,
 )
+from agent.limits import KILL_SLACK_S
 from agent.local.views import AcceptedView, GrantedView, LeaseView, RunEvent, StartView
 from agent.state import LeaseRecord, StateFile, Store
 from pyrdma.image.manifest import ImageId
@@ -327,6 +328,39 @@ async def test_attending_is_taken_up_again_when_it_broke(tmp_path: Path) -> None
         assert (await bench.row()).state == "active"
         assert (await bench.ended()).reason == "its donor no longer knows it"
         assert answers == []
+
+
+async def test_a_lease_under_notice_is_ending_until_its_donor_thinks_better_of_it(tmp_path: Path) -> None:
+    """Its line says why and stays so while it is renewed; a renewal past the deadline makes it active again."""
+    async with borrower(tmp_path) as bench:
+        heeds: list[Heed] = []
+
+        class Noticing(Broker):
+            async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+                heeds.append(heed)
+                return await super().attend(lease_id, heed)
+
+        bench.broker = Noticing()
+        bench.borrowed = BorrowedLeases(bench.store, bench.broker, HERE, None)
+        bench.broker.accepts = [AcceptedView("l1", 1.0, "uni-b", "b7")]
+        bench.broker.ttl_s = 1.0
+        granted = await bench.run()
+        await until(lambda: heeds)
+        for at in range(100):
+            heeds[0](LeaseNotice(f"its owner needs the device, {at}", 600.0))
+        renewed = len(bench.broker.renewed)
+        await until(lambda: len(bench.broker.renewed) > renewed)
+        row = await bench.row()
+        assert (row.state, row.reason) == ("ending", "its owner needs the device, 0"), (
+            "the others were too many"
+        )
+        heeds[0](LeaseNotice("it was to end by now", -2 * KILL_SLACK_S))
+        renewed = len(bench.broker.renewed)
+        await until(lambda: len(bench.broker.renewed) > renewed + 1)
+        row = await bench.row()
+        assert (row.state, row.reason) == ("active", "")
+        assert granted.lease.port is not None
+        assert await speak(granted.lease.port) == b"hello"
 
 
 async def test_a_defect_in_tending_does_not_leave_the_port_open(tmp_path: Path) -> None:
