@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import click
 
 from agent.cli.options import Paths, json_option, paths_options
-from agent.local.views import FederationView, NodeView, PolicyView, SiteView
+from agent.cli.policy_state import policy_line
+from agent.local.views import FederationView, NodeView, SiteView
 
 
 @click.command(short_help="List the sites of the consortium and the nodes of this one.")
@@ -37,7 +36,7 @@ def nodes(*, refresh: bool, as_json: bool, paths: Paths) -> None:
     registry = view.registry
     data(f"{view.node} is {'the gateway' if view.role == 'gateway' else 'a node'} of {view.site}")
     data(f"registry  {registry.consortium or '-'}: {registry.state}{_because(registry.detail)}")
-    data(f"policy    {describe_policy(view.policy)}")
+    data(f"policy    {policy_line(view.policy)}")
     table(
         ("SITE", "STATE", "DEVICES", "LEASED", "NODES", "IMAGES", "HEARD", "GATEWAY"), map_sites(view.sites)
     )
@@ -47,19 +46,6 @@ def nodes(*, refresh: bool, as_json: bool, paths: Paths) -> None:
             talk(f"{site.name}: {site.fault}")
     for fault in view.policy.faults:
         talk(f"policy: {fault}")
-
-
-def describe_policy(policy: PolicyView) -> str:
-    """Return which policy is in force, whether the site lends under it, and what is to come."""
-    parts = [f"version {policy.version}" if policy.version else "none in force"]
-    if policy.overlay:
-        parts.append(f"overlay {policy.overlay}")
-    if policy.why_not:
-        parts.append(f"NOT LENDING: {policy.why_not}")
-    for version, at_s in policy.upcoming:
-        at = datetime.fromtimestamp(at_s).astimezone()
-        parts.append(f"version {version} from {at:%Y-%m-%d %H:%M %Z} on")
-    return ", ".join(parts)
 
 
 def map_sites(sites: tuple[SiteView, ...]) -> list[tuple[str, ...]]:

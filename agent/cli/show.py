@@ -17,7 +17,8 @@ def status(*, as_json: bool, paths: Paths) -> None:
     """Show this node's agent, weight cache, spare runners and peers."""
     import asyncio
 
-    from agent.cli.output import data, data_json
+    from agent.cli.output import data, data_json, talk
+    from agent.cli.policy_state import policy_line
     from agent.cli.schema import status_document
     from agent.local.client import AgentClient
     from agent.text import format_duration, format_size
@@ -48,6 +49,10 @@ def status(*, as_json: bool, paths: Paths) -> None:
         data(f"spares  {spares.ready} of {spares.wanted} ready{fault}")
     for peer in view.peers:
         data(f"peer    {peer.name or '?'} at {peer.address}: {'reachable' if peer.reachable else peer.fault}")
+    if view.policy is not None:
+        data(f"policy  {policy_line(view.policy)}")
+        for fault in view.policy.faults:
+            talk(f"policy: {fault}")
     if view.state_fault:
         data(f"state   {view.state_fault}")
 

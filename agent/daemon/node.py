@@ -32,6 +32,7 @@ from agent.local.views import (
     LeaseView,
     ModelView,
     PeerView,
+    PolicyView,
     PublishedView,
     PublishEvent,
     RegistryView,
@@ -59,6 +60,9 @@ class Place(AccountPlace, Protocol):
 
     async def queue(self) -> QueueView:
         """Return what waits at the site, and what it publishes."""
+
+    def policy(self) -> PolicyView | None:
+        """Return what policy is in force; the gateway alone knows."""
 
     async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> InviteView:
         """Make an invite; the gateway alone can."""
@@ -117,6 +121,7 @@ class Node:
             leases=(host.leases.count if host is not None else 0) + borrowed,
             state_fault=self._file.fault,
             donates=host is not None,
+            policy=self.place.policy() if self.place is not None else None,
         )
 
     async def federation(self) -> FederationView:

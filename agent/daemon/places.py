@@ -11,7 +11,7 @@ from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.local.people_views import NewTokenView, TokenView, UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import FederationView, InviteView
+from agent.local.views import FederationView, InviteView, PolicyView
 from agent.people.tokens import Tokens
 from agent.site.enrolment import Enrolment
 from agent.site.home import SiteConfig, SiteHome
@@ -70,6 +70,10 @@ class GatewayPlace:
     async def queue(self) -> QueueView:
         """Return what waits at this site."""
         return await self._gateway.queue()
+
+    def policy(self) -> PolicyView | None:
+        """Return what policy is in force."""
+        return self._gateway.policy()
 
     async def create_token(self, name: str, account: str, lifetime_s: float) -> NewTokenView:
         """Make a token for a laptop."""
@@ -133,6 +137,10 @@ class NodePlace:
     async def queue(self) -> QueueView:
         """Return what the gateway says that waits."""
         return await self._member.ask_queue()
+
+    def policy(self) -> PolicyView | None:
+        """Return nothing: the gateway knows."""
+        return None
 
     async def create_token(self, name: str, account: str, lifetime_s: float) -> NewTokenView:
         """Refuse: laptops come to the gateway."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from agent import __version__
@@ -258,7 +259,13 @@ class Gateway:
 
     def summary(self) -> SiteSummary:
         """Say what the site has."""
-        return site_summary(self._config.site, __version__, self.donor.state, self._clock())
+        said = site_summary(self._config.site, __version__, self.donor.state, self._clock())
+        return replace(
+            said,
+            egress_left_permille=self._egress.left_permille() if self._egress is not None else None,
+            image_bytes_per_s=self._host.transfers.measured() if self._host is not None else 0.0,
+            waiting=len(self.donor.state.queue.line),
+        )
 
     async def ask_offer(
         self, request: OfferRequest, who: NodeIdentity, wait_s: float
@@ -279,6 +286,10 @@ class Gateway:
         if self._fairness is not None:
             await self._fairness.refresh()
 
+    def policy(self) -> PolicyView:
+        """Return which policy is in force, and what is wrong with its files."""
+        return self._fairness.watch.view() if self._fairness is not None else PolicyView()
+
     async def queue(self) -> QueueView:
         """Return what waits here, and what the site publishes."""
         return await self.publishing.view()
@@ -296,7 +307,7 @@ class Gateway:
             registry=self._registry(),
             sites=self._sites(),
             nodes=node_views(config.node, self._books.members(), self.donor.state, self._clock()),
-            policy=self._fairness.watch.view() if self._fairness is not None else PolicyView(),
+            policy=self.policy(),
         )
 
     def _sites(self) -> tuple[SiteView, ...]:
@@ -386,8 +397,9 @@ def _forget(decision: Decision) -> None:
     del decision
 
 
-async def _admit() -> None:
+async def _admit(total_bytes: int) -> None:
     """Let whatever is there leave the site: nothing is."""
+    del total_bytes
 
 
 def _unsigned(request: OfferRequest) -> OfferRequest:

@@ -105,6 +105,7 @@ class StatusView:
     leases: int
     state_fault: str
     donates: bool = True
+    policy: PolicyView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.local import views
+from agent.rpc import convert_federation
 from agent.rpc import pyrdma_pb2 as pb
 
 
@@ -75,6 +76,7 @@ def status_to(view: views.StatusView) -> pb.GetStatusResponse:
         leases=view.leases,
         state_fault=view.state_fault,
         donates=view.donates,
+        policy=None if view.policy is None else convert_federation.policy_to(view.policy),
     )
 
 
@@ -103,6 +105,7 @@ def status_from(message: pb.GetStatusResponse) -> views.StatusView:
         leases=message.leases,
         state_fault=message.state_fault,
         donates=message.donates,
+        policy=convert_federation.policy_from(message.policy) if message.HasField("policy") else None,
     )
 
 

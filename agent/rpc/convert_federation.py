@@ -26,7 +26,7 @@ def federation_to(view: views.FederationView) -> pb.Federation:
         ),
         sites=map(_site_to, view.sites),
         nodes=map(_node_to, view.nodes),
-        policy=_policy_to(view.policy),
+        policy=policy_to(view.policy),
     )
 
 
@@ -50,11 +50,12 @@ def federation_from(message: pb.Federation) -> views.FederationView:
         ),
         sites=tuple(map(_site_from, message.sites)),
         nodes=tuple(map(_node_from, message.nodes)),
-        policy=_policy_from(message.policy),
+        policy=policy_from(message.policy),
     )
 
 
-def _policy_to(view: views.PolicyView) -> pb.PolicyState:
+def policy_to(view: views.PolicyView) -> pb.PolicyState:
+    """Return the message of the policy in force."""
     return pb.PolicyState(
         version=view.version,
         digest=view.digest,
@@ -65,7 +66,8 @@ def _policy_to(view: views.PolicyView) -> pb.PolicyState:
     )
 
 
-def _policy_from(message: pb.PolicyState) -> views.PolicyView:
+def policy_from(message: pb.PolicyState) -> views.PolicyView:
+    """Return the value of the policy in force."""
     return views.PolicyView(
         version=message.version,
         digest=message.digest,

@@ -53,6 +53,7 @@ from agent.text import printable
 from federation.fairshare.accounts import check_account
 from federation.identity.names import check_address, check_label
 from federation.limits import MAX_IMAGE_BYTES
+from federation.policy.policy import PER_MILLE
 from pyrdma.image.manifest import ImageId
 
 
@@ -348,6 +349,9 @@ def summary_to(summary: SiteSummary) -> pb.SiteSummary:
             pb.DeviceCount(device_class=one.device_class, lent=one.lent, used=one.used)
             for one in summary.by_class
         ],
+        egress_left_permille=summary.egress_left_permille,
+        image_bytes_per_s=summary.image_bytes_per_s,
+        waiting=summary.waiting,
     )
 
 
@@ -369,4 +373,9 @@ def summary_from(message: pb.SiteSummary) -> SiteSummary:
             )
             for one in message.by_class[:MAX_DEVICE_CLASSES]
         ),
+        egress_left_permille=(
+            min(message.egress_left_permille, PER_MILLE) if message.HasField("egress_left_permille") else None
+        ),
+        image_bytes_per_s=rate_from(message.image_bytes_per_s),
+        waiting=message.waiting,
     )

@@ -21,7 +21,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("name", "version", "uptime_s", "pid", "cache", "spares", "peers", "leases", "state_fault", "donates")
+    __slots__ = ("name", "version", "uptime_s", "pid", "cache", "spares", "peers", "leases", "state_fault", "donates", "policy")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class GetStatusResponse(_message.Message):
     LEASES_FIELD_NUMBER: _ClassVar[int]
     STATE_FAULT_FIELD_NUMBER: _ClassVar[int]
     DONATES_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     uptime_s: float
@@ -42,7 +43,8 @@ class GetStatusResponse(_message.Message):
     leases: int
     state_fault: str
     donates: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., pid: _Optional[int] = ..., cache: _Optional[_Union[CacheState, _Mapping]] = ..., spares: _Optional[_Union[SpareState, _Mapping]] = ..., peers: _Optional[_Iterable[_Union[PeerState, _Mapping]]] = ..., leases: _Optional[int] = ..., state_fault: _Optional[str] = ..., donates: _Optional[bool] = ...) -> None: ...
+    policy: PolicyState
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., pid: _Optional[int] = ..., cache: _Optional[_Union[CacheState, _Mapping]] = ..., spares: _Optional[_Union[SpareState, _Mapping]] = ..., peers: _Optional[_Iterable[_Union[PeerState, _Mapping]]] = ..., leases: _Optional[int] = ..., state_fault: _Optional[str] = ..., donates: _Optional[bool] = ..., policy: _Optional[_Union[PolicyState, _Mapping]] = ...) -> None: ...
 
 class CacheState(_message.Message):
     __slots__ = ("up", "pid", "budget_bytes", "used_bytes", "faulted_bytes", "restarts", "last_fault", "workers")

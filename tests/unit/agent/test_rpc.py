@@ -31,7 +31,9 @@ STATUS = views.StatusView(
     (views.PeerView("unix:/x", "n", True, "f"),),
     2,
     "disk full",
+    policy=views.PolicyView(3, "ab", 2, "it opted out", ((4, 5),), ("one",)),
 )
+PLACE = views.PlaceView(1, 2, (views.ReasonView("full", "all in use.", "wait"),), (3.5, 9.5))
 START = views.StartView("tcp", 20, 0.25, 0.125, 0.5, True, (views.PhaseView("map", 0.25),), (SOURCE,))
 
 
@@ -61,6 +63,7 @@ START = views.StartView("tcp", 20, 0.25, 0.125, 0.5, True, (views.PhaseView("map
         (PROGRESS, convert.run_event_to, convert.run_event_from),
         (views.PhaseView("map", 0.5), convert.run_event_to, convert.run_event_from),
         (views.AcceptedView("l", 600.0, "eth", "gpu07"), convert.run_event_to, convert.run_event_from),
+        (views.WaitingView("eth", PLACE), convert.run_event_to, convert.run_event_from),
         (views.GrantedView(LEASE, "http://e", "key", START), convert.run_event_to, convert.run_event_from),
     ],
     ids=lambda value: type(value).__name__ if is_dataclass(value) else "",
