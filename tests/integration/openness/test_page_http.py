@@ -96,7 +96,8 @@ async def test_no_request_and_no_person_is_published() -> None:
             assert "secret-project" not in text
             assert "uni-b/b1" not in text
         assert json.loads(text)["waiting"] is None
-        site.view, site.now_s = replace(VIEW, requests=(REQUEST,) * 5), 200.0
+        five = replace(REQUEST, place=PlaceView(1, 5, ()))
+        site.view, site.now_s = replace(VIEW, requests=(five,)), 200.0
         assert (await client.get("/queue.json")).json()["waiting"] == 5
 
 
