@@ -105,6 +105,8 @@ class Cause(StrEnum):
     """A guest that goes first has the device."""
     CONFLICT = "conflict"
     """Another lease has its device."""
+    RESTARTED = "restarted"
+    """Its donor's gateway started again and could not go on with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class Lease:
         notice_deadline_s: when it must be over, once its borrower has been told so.
         notice_reason: why.
         notice_cause: who or what will have ended it then.
+        charge_msgs: what its account was charged at its admission; ``None``: there was no policy.
         cause: what ended it; ``None`` before.
         reason: why it ended; empty before.
         refunded: its donor ended it before its minimum time, so that nothing is charged.
@@ -144,6 +147,7 @@ class Lease:
     notice_deadline_s: float | None = None
     notice_reason: str = ""
     notice_cause: Cause | None = None
+    charge_msgs: int | None = None
     cause: Cause | None = None
     reason: str = ""
     refunded: bool = False

@@ -209,12 +209,14 @@ class Change:
         self.effects.append(Save(lease))
 
     def restore(self, lease: Lease) -> None:
-        """Take over a lease that is on disk."""
+        """Take over a lease that is on disk, and what its account is charged for it."""
         lease = replace(lease, state=LeaseState.RESTORED)
         self.leases[lease.id] = lease
         self.requests[lease.request.key] = lease.id
         self.take(lease.id, lease.devices)
         self._count(lease.request, len(lease.devices))
+        if lease.charge_msgs is not None:
+            self._owe(lease.id, Debt(account_of(lease.request), lease.charge_msgs))
         self.due(self.now_s)
 
     def end(self, lease: Lease, cause: Cause, reason: str, *, left_over: bool) -> None:

@@ -167,7 +167,10 @@ class EgressCounted:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The first event after a start: the leases that had not ended, with their times on this clock."""
+    """The first event after a start: the leases that had not ended, with their times on this clock.
+
+    One that cannot go on has the ``reason``, and ends.
+    """
 
     leases: tuple[Lease, ...]
     now_s: float

@@ -186,6 +186,7 @@ def _commit(change: Change, event: OfferCommitted) -> None:
     lease_id = lease_id_of(offer)
     if lease_id in change.leases or lease_id in change.ended:
         raise InternalError(f"the lease id {lease_id} was used before.")
+    debt = change.debts.get(offer.id)
     lease = Lease(
         id=lease_id,
         offer_id=offer.id,
@@ -195,6 +196,7 @@ def _commit(change: Change, event: OfferCommitted) -> None:
         deadline_s=change.now_s + min(change.lease_ttl_s, offer.terms.max_duration_s),
         terms=offer.terms,
         granted_at_s=change.now_s,
+        charge_msgs=None if debt is None else debt.expected_msgs,
     )
     if not change.commit(offer, lease):
         lease = replace(lease, state=LeaseState.WAITING)

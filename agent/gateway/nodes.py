@@ -8,7 +8,7 @@ from agent.gateway.book import Cause, LeaseState
 from agent.gateway.change import Change
 from agent.gateway.events import NodeHeard, Restored, RunnerEnded, Started, StartFailed, Stop
 from agent.gateway.fleet import Heard, NodeReport, dropped, forget, heard
-from agent.gateway.reclaim import hear_devices
+from agent.gateway.reclaim import end_noticed, hear_devices
 from agent.limits import MAX_NODES, NODE_FORGOTTEN_S
 
 
@@ -72,17 +72,22 @@ def hear(change: Change, event: NodeHeard) -> None:
 
 
 def restore(change: Change, event: Restored) -> None:
-    """Take over the leases that an agent before this one had granted."""
+    """Take over the leases that an agent before this one had granted; their times go on.
+
+    One that had not had its devices yet ends: nothing of it runs, and who has them keeps them.
+    """
     for lease in event.leases:
         conflict = any(device in change.taken for device in lease.devices)
         change.restore(replace(lease, watched_from_s=change.now_s))
-        if lease.state is LeaseState.WAITING:
+        if lease.reason:
+            change.end(lease, Cause.RESTARTED, lease.reason, left_over=not conflict)
+        elif lease.state is LeaseState.WAITING:
             reason = "its donor started again before its devices were free"
-            change.end(lease, Cause.FAILED, reason, left_over=False)
+            change.end(lease, Cause.RESTARTED, reason, left_over=False)
         elif conflict:
             change.end(lease, Cause.CONFLICT, "another lease has its device", left_over=False)
             change.effects.append(Stop(lease.device.node, lease.id, "another lease has its device"))
-        elif change.now_s >= lease.deadline_s:
+        elif not end_noticed(change, lease) and change.now_s >= lease.deadline_s:
             change.end(lease, Cause.EXPIRED, "its borrower did not renew it in time", left_over=True)
 
 

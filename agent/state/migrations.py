@@ -169,6 +169,11 @@ def _terms(db: Database) -> None:
         db.execute(f"ALTER TABLE site_leases ADD COLUMN {column}")
 
 
+def _rest(db: Database) -> None:
+    # What else a gateway needs to go on with its leases as if it had not stopped.
+    db.execute("ALTER TABLE site_leases ADD COLUMN rest TEXT NOT NULL DEFAULT ''")
+
+
 MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _first,
     _sites,
@@ -178,6 +183,7 @@ MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
     _ledger,
     _licences_and_egress,
     _terms,
+    _rest,
 )
 
 

@@ -82,6 +82,8 @@ class SiteLeaseRecord:
         request_id, offer_id: what it was granted for and by, if this site lent it.
         granted_at_s: since when its times count, on the clock of ``deadline_s``; 0: nobody wrote it down.
         duration_s, grace_s, min_runtime_s, max_duration_s, instant: the terms that its borrower accepted.
+        rest: what else a gateway needs to go on with a lease that it lends, in its own form; empty: nobody
+            wrote it down.
     """
 
     id: str
@@ -111,3 +113,4 @@ class SiteLeaseRecord:
     min_runtime_s: float | None = None
     max_duration_s: float | None = None
     instant: int = 0
+    rest: str = ""
