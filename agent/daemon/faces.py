@@ -190,7 +190,12 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class SiteSummary:
-    """A site's word on itself, to other gateways."""
+    """A site's word on itself, to other gateways.
+
+    ``egress_left_permille`` is of what it may send of images in a day, ``None`` without a bound;
+    ``image_bytes_per_s`` the pace of the last image that came there, 0 where none has; ``waiting`` counts the
+    requests in its queue.
+    """
 
     site: str
     version: str
@@ -200,6 +205,9 @@ class SiteSummary:
     images: int
     transfer_bytes_per_s: float
     by_class: tuple[ClassCount, ...] = ()
+    egress_left_permille: int | None = None
+    image_bytes_per_s: float = 0.0
+    waiting: int = 0
 
 
 Heed = Callable[[LeaseNotice], None]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from agent.limits import MAX_TRANSFERS_KEPT
+from agent.limits import MAX_TRANSFERS_KEPT, MIN_MEASURED_BYTES
 from agent.local.views import ProgressView, SourceView, TransferView
 from pyrdma.cache.client import Progress, SourceProgress
 from pyrdma.errors import Error
@@ -40,12 +40,21 @@ class Transfers:
         """Return running transfers, then finished ones, newest first."""
         now = time.monotonic()
         running = [replace(view, seconds=now - begun) for view, begun in self._running.values()]
-        return (*reversed(running), *reversed(self._finished))
+        return (*reversed(running), *self._finished)
 
     def pace(self) -> float:
         """Return the bytes a second at which running pulls bring bytes here, each since its start."""
         running = (one for one in self.list() if one.state == "running" and one.kind == "pull")
         return sum(one.progress.done_bytes / one.seconds for one in running if one.seconds > 0)
+
+    def measured(self) -> float:
+        """Return the bytes a second of the last pull that was long enough to say something; 0 without one."""
+        for one in self._finished:
+            if one.state == "done" and one.kind == "pull" and one.seconds > 0:
+                moved = one.progress.done_bytes
+                if moved >= MIN_MEASURED_BYTES:
+                    return moved / one.seconds
+        return 0.0
 
     @contextmanager
     def record(
@@ -82,4 +91,4 @@ class Transfers:
         finally:
             last, _ = self._running.pop(key)
             seconds = time.monotonic() - begun
-            self._finished.append(replace(last, state=state, reason=reason, seconds=seconds))
+            self._finished.appendleft(replace(last, state=state, reason=reason, seconds=seconds))

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
-from agent.daemon.faces import Donor, Emit, Heed, LeaseOffer, OfferRequest, Wish, unheeded
+from agent.daemon.faces import Donor, Emit, Heed, LeaseOffer, OfferRequest, SiteSummary, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.errors import BusyError, RefusedError, UnknownLeaseError
 from agent.gateway.asking import Asking
@@ -30,6 +30,7 @@ from agent.local.views import AcceptedView, GrantedView, NoteView, PlaceView, Wa
 from agent.resolve import parse_ref
 from agent.state import SiteStore
 from federation.errors import FederationError
+from federation.policy.policy import PER_MILLE
 from pyrdma.errors import Error
 
 
@@ -207,7 +208,9 @@ class SiteBroker:
         self, asking: Asking, offers: list[tuple[Donor, LeaseOffer]], meant: Meant, emit: Emit
     ) -> GrantedView | None:
         """Commit the best offer; return nothing when its donor fails, and have the others go on."""
-        received = [_received(donor.site, offer, meant) for donor, offer in offers]
+        received = [
+            _received(donor.site, offer, meant, self._neighbours.said(donor.site)) for donor, offer in offers
+        ]
         best = rank_offers(received, self._own.site, self._carbon())[0]
         donor = next(one for one, _ in offers if one.site == best.site)
         sent_at_s, entered = self._clock(), list[str]()
@@ -267,6 +270,16 @@ async def _release(donor: Donor, lease_or_offer_id: str, reason: str) -> None:
             await donor.release(lease_or_offer_id, reason)
 
 
-def _received(site: str, offer: LeaseOffer, meant: Meant) -> ReceivedOffer:
-    to_move = 0 if offer.warm else meant.total_bytes
-    return ReceivedOffer(site, offer.offer_id, offer.node, offer.warm, to_move, 0.0)
+def _received(site: str, offer: LeaseOffer, meant: Meant, said: SiteSummary | None) -> ReceivedOffer:
+    left = None if said is None else said.egress_left_permille
+    return ReceivedOffer(
+        site,
+        offer.offer_id,
+        offer.node,
+        offer.warm,
+        bytes_to_move=0 if offer.warm else meant.total_bytes,
+        bytes_per_s=0.0 if said is None else said.image_bytes_per_s,
+        starts_in_s=offer.starts_in_s,
+        egress_left_permille=PER_MILLE if left is None else left,
+        waiting=0 if said is None else said.waiting,
+    )

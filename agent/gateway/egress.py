@@ -10,6 +10,7 @@ A count that was not read or written is no count: no source is opened then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from agent.limits import EGRESS_EVERY_S
 from agent.text import format_size
 from federation.policy.policy import PER_MILLE, Data
 from pyrdma.errors import ChannelError, Error
+from pyrdma.limits import PIECE_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +83,12 @@ class SiteEgress:
         self._told_bytes = 0
         """Of what that cache has counted, what is in the days' counts."""
         self._turn = asyncio.Lock()
+        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._fault = ""
 
     def start(self, counted: Callable[[Sent], Awaitable[object]]) -> None:
-        """Begin to count; ``counted`` hears of each count that is new."""
+        """Begin to count; ``counted`` hears of each count that is new, as ``rounded`` says."""
         self._task = asyncio.create_task(self._count_always(counted), name="egress")
 
     async def close(self) -> None:
@@ -105,17 +108,18 @@ class SiteEgress:
             return None
         return max(0, quota - self._used_bytes) * PER_MILLE // max(1, quota)
 
-    async def admit(self) -> None:
-        """Let another site open a source, and have the bounds in force before it does.
+    async def admit(self, total_bytes: int) -> None:
+        """Let another site open a source of an image, and have the bounds in force before it does.
 
         Raises:
-            BusyError: the day's quota is used.
+            BusyError: the day's quota is used: less is left than one piece of the image.
             ChannelError: nothing can be sent at the moment.
             StateError: what was sent cannot be read or written.
         """
         used_bytes = (await self.count()).used_bytes
+        self._news.set()  # the rules hear it at once, too
         quota = self._bounds().egress_bytes_per_day
-        if quota is not None and used_bytes >= quota:
+        if quota is not None and quota - used_bytes < min(PIECE_BYTES, total_bytes):
             raise BusyError(
                 f"{self._site} has sent {format_size(used_bytes)} of images to other sites today, and the "
                 f"policy lets it send {format_size(quota)} a day.",
@@ -159,6 +163,7 @@ class SiteEgress:
     async def _count_always(self, counted: Callable[[Sent], Awaitable[object]]) -> None:
         last: tuple[str, int, int | None] | None = None
         while True:
+            self._news.clear()
             try:
                 sent = await self.count()
             except ChannelError:
@@ -169,11 +174,20 @@ class SiteEgress:
                 self._fault = error.message
             else:
                 self._fault = ""
-                said = (self._day, sent.used_bytes, self._bounds().egress_bytes_per_day)
+                quota = self._bounds().egress_bytes_per_day
+                said = (self._day, sent.used_bytes, quota)
                 if said != last:
                     last = said
-                    await counted(sent)
-            await asyncio.sleep(EGRESS_EVERY_S)
+                    await counted(Sent(rounded(sent.used_bytes, quota), sent.renews_in_s))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), EGRESS_EVERY_S)
+
+
+def rounded(used_bytes: int, quota: int | None) -> int:
+    """Return what was sent as the donor's rules hear it: all, once what is left is too little for a piece."""
+    if quota is None or used_bytes >= quota or quota - used_bytes >= min(PIECE_BYTES, quota):
+        return used_bytes
+    return quota
 
 
 def _until_midnight_s(now: datetime) -> float:

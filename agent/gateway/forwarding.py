@@ -131,7 +131,7 @@ class SiteLending:
         host: the gateway's own donation.
         forwarding: what brings images of its nodes here.
         reported: the images of its nodes.
-        admit: raises where nothing more may leave the site.
+        admit: raises where nothing more may leave the site of an image of so many bytes.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class SiteLending:
         host: Host | None,
         forwarding: Forwarding,
         reported: Callable[[], dict[str, tuple[ReportedImage, ...]]],
-        admit: Callable[[], Awaitable[None]],
+        admit: Callable[[int], Awaitable[None]],
     ) -> None:
         self.name = site
         self._admit = admit
@@ -189,13 +189,15 @@ class SiteLending:
         """
         if self._host is None:
             raise UnknownModelError(f"the gateway of {self.name} holds no images.")
-        await self._admit()
-        await self._fetch(image_id)
+        await self._fetch(image_id, self._admit)
         async with aclosing(self._host.lending.lend(image_id, peer_address, metered=True)) as grants:
             async for grant in grants:
                 yield grant
 
-    async def _fetch(self, image_id: ImageId) -> None:
-        if await self.find_image(None, image_id) is None:
+    async def _fetch(self, image_id: ImageId, admit: Callable[[int], Awaitable[None]] | None = None) -> None:
+        found = await self.find_image(None, image_id)
+        if found is None:
             raise UnknownModelError(f"{self.name} does not hold the image {image_id.short()}.")
+        if admit is not None:
+            await admit(found[1])
         await self._forwarding.on_its_way(image_id, f"image-{image_id.short()}")

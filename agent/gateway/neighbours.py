@@ -103,6 +103,11 @@ class Neighbours:
             )
         return known
 
+    def said(self, site: str) -> SiteSummary | None:
+        """Return what a site said of itself last; nothing of one that has said nothing, or is none."""
+        known = self._known.get(site)
+        return None if known is None else known.summary
+
     def ready(self) -> tuple[Neighbour, ...]:
         """Return the sites that answered lately, by name."""
         return tuple(self._known[name] for name in sorted(self._known) if self._is_ready(self._known[name]))

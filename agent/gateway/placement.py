@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from agent.gateway.fleet import Candidate
 from agent.gateway.request import LeaseRequest
+from federation.policy.policy import PER_MILLE
 
 
 def choose(request: LeaseRequest, free: Sequence[Candidate]) -> Candidate | None:
@@ -43,6 +44,9 @@ class ReceivedOffer:
         warm: whether the image is whole in that node's memory.
         bytes_to_move: what that node lacks of the image.
         bytes_per_s: the pace at which it is expected to come there, measured; 0 when nobody knows.
+        starts_in_s: when other guests will have left the devices.
+        egress_left_permille: how much that site may still send today of what it may in a day.
+        waiting: requests in that site's queue.
     """
 
     site: str
@@ -51,6 +55,9 @@ class ReceivedOffer:
     warm: bool
     bytes_to_move: int
     bytes_per_s: float
+    starts_in_s: float = 0.0
+    egress_left_permille: int = PER_MILLE
+    waiting: int = 0
 
     @property
     def seconds_to_move(self) -> float:
@@ -59,6 +66,14 @@ class ReceivedOffer:
             return 0.0
         pace = self.bytes_per_s
         return self.bytes_to_move / pace if math.isfinite(pace) and pace > 0 else math.inf
+
+    @property
+    def ready_in_s(self) -> float:
+        """When the model could begin to start there; endless when nobody knows."""
+        starts_in_s = self.starts_in_s
+        if not math.isfinite(starts_in_s):
+            return math.inf
+        return self.seconds_to_move + max(0.0, starts_in_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +98,11 @@ class CarbonPreference:
 def rank_offers(
     offers: Sequence[ReceivedOffer], own_site: str, carbon: CarbonPreference | None = None
 ) -> tuple[ReceivedOffer, ...]:
-    """Return offers, best first: warm, then of the own site, then soonest there, then by name.
+    """Return offers, best first, by the weights that are published in docs/operator.md.
 
-    Carbon is a preference: it counts as some seconds of waiting, and decides where nobody knows the pace.
+    Warm; of the own site; whole seconds until the model could begin to start, with what carbon counts; tenths
+    of its day's egress that the site has left; carbon; requests waiting there; names. Carbon is a preference:
+    it counts as some seconds of waiting, and decides where nobody knows the pace.
     """
     costs_s = (carbon or CarbonPreference()).waiting_s({one.site for one in offers})
     return tuple(
@@ -94,11 +111,18 @@ def rank_offers(
             key=lambda one: (
                 not one.warm,
                 one.site != own_site,
-                one.seconds_to_move + costs_s[one.site],
+                _whole(one.ready_in_s + costs_s[one.site]),
+                -(max(0, min(PER_MILLE, one.egress_left_permille)) * 10 // PER_MILLE),
                 costs_s[one.site],
+                one.waiting,
                 one.site,
                 one.node,
                 one.offer_id,
             ),
         )
     )
+
+
+def _whole(seconds: float) -> float:
+    """Less than a second is no difference: what comes after it decides."""
+    return float(math.floor(seconds)) if math.isfinite(seconds) else math.inf

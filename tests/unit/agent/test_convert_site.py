@@ -81,7 +81,7 @@ REPORT = Report(
     (("l3", "why"),),
     (LeaseUse("l1", 5, 6),),
 )
-SUMMARY = SiteSummary("uni-b", "0.1.0", 4, 3, 2, 1, 1.5, (ClassCount("h100", 4, 3),))
+SUMMARY = SiteSummary("uni-b", "0.1.0", 4, 3, 2, 1, 1.5, (ClassCount("h100", 4, 3),), 700, 2.5e9, 6)
 REGISTRY = views.RegistryView("lab", "fresh", "all is well", 3, 1.5, 2.5)
 FEDERATION = views.FederationView(
     site="uni-a",
@@ -163,6 +163,9 @@ def test_what_is_absent_between_agents_stays_absent() -> None:
     registry = replace(REGISTRY, refreshed_at=None, expires_at=None)
     view = replace(FEDERATION, certificate_expires_at=None, registry=registry, sites=(site,), nodes=(node,))
     assert convert_federation.federation_from(convert_federation.federation_to(view)) == view
+    for left in (None, 0):
+        said = replace(SUMMARY, egress_left_permille=left)
+        assert convert_site.summary_from(convert_site.summary_to(said)) == said
     anywhere = replace(OFFER_REQUEST, node="")
     assert convert_site.offer_request_from(convert_site.offer_request_to(anywhere, 0.0)) == anywhere
 

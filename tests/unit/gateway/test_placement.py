@@ -117,24 +117,69 @@ received = st.builds(
     st.booleans(),
     st.integers(-5, 2**64),
     st.floats(),
+    st.floats(),
+    st.integers(-5, 2000),
+    st.integers(0, 2**32),
 )
+grams_of = st.dictionaries(st.sampled_from(["uni-a", "uni-b", "uni-c"]), st.integers(0, 5000))
 
 
 @given(
     st.lists(received, unique_by=lambda one: one.offer_id).flatmap(
         lambda a: st.tuples(st.just(a), st.permutations(a))
-    )
+    ),
+    st.integers(0, 1_000_000),
+    grams_of,
 )
 def test_ranking_is_total_and_does_not_depend_on_order(
-    lists: tuple[list[ReceivedOffer], list[ReceivedOffer]],
+    lists: tuple[list[ReceivedOffer], list[ReceivedOffer]], weight: int, grams: dict[str, int]
 ) -> None:
     """Whatever figures donors send, every offer is in the list once, at the same place."""
     first, second = lists
-    ranked = rank_offers(first, "uni-b")
-    assert [one.offer_id for one in ranked] == [one.offer_id for one in rank_offers(second, "uni-b")]
+    carbon = CarbonPreference(weight, grams)
+    ranked = rank_offers(first, "uni-b", carbon)
+    assert [one.offer_id for one in ranked] == [one.offer_id for one in rank_offers(second, "uni-b", carbon)]
     assert {one.offer_id for one in ranked} == {one.offer_id for one in first}
     warm = [one.warm for one in ranked]
     assert warm == sorted(warm, reverse=True)
+
+
+CARBON = CarbonPreference(1000, {"uni-y": 10, "uni-z": 20})
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (replace(OFFER, site="uni-z", warm=True, starts_in_s=900.0), replace(OFFER, site="uni-b")),
+        (replace(OFFER, site="uni-b", starts_in_s=900.0), replace(OFFER, site="uni-a")),
+        (replace(OFFER, site="uni-z", egress_left_permille=0), replace(OFFER, site="uni-a", starts_in_s=1.0)),
+        (replace(OFFER, site="uni-z"), replace(OFFER, site="uni-y", egress_left_permille=899)),
+        (replace(OFFER, site="uni-y", waiting=9), replace(OFFER, site="uni-z")),
+        (replace(OFFER, site="uni-z"), replace(OFFER, site="uni-z", node="n0", waiting=1)),
+        (replace(OFFER, site="uni-z", node="n1"), replace(OFFER, site="uni-z", node="n2")),
+    ],
+    ids=["warm", "own site", "sooner", "more egress left", "less carbon", "fewer waiting", "name"],
+)
+def test_each_weight_of_offers_outweighs_all_after_it(better: ReceivedOffer, worse: ReceivedOffer) -> None:
+    """The order that is published, criterion by criterion."""
+    assert rank_offers([worse, better], "uni-b", CARBON) == (better, worse)
+
+
+def test_less_than_a_second_or_a_tenth_is_no_difference() -> None:
+    """What is measured that roughly does not outweigh what comes after it."""
+    sooner = replace(OFFER, site="uni-d", waiting=3)
+    later = replace(OFFER, site="uni-e", bytes_to_move=1050, egress_left_permille=1000)
+    assert rank_offers([sooner, later], "uni-b") == (later, sooner)
+    less = replace(later, site="uni-f", egress_left_permille=910)
+    more = replace(later, site="uni-g", egress_left_permille=990)
+    assert rank_offers([more, less], "uni-b") == (less, more)
+
+
+@pytest.mark.parametrize("starts_in_s", [math.nan, math.inf, -math.inf])
+def test_a_start_that_is_no_time_counts_as_the_worst(starts_in_s: float) -> None:
+    """Neither does it break the ranking, nor bring anybody to the front."""
+    odd = replace(OFFER, site="uni-a", starts_in_s=starts_in_s)
+    assert rank_offers([odd, OFFER], "uni-b") == (OFFER, odd)
 
 
 def test_carbon_counts_as_seconds_of_waiting_and_no_more() -> None:

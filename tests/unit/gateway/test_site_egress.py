@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BusyError, StateError
-from agent.gateway.egress import SiteEgress
+from agent.gateway.egress import SiteEgress, rounded
 from agent.limits import EGRESS_DAYS_KEPT
 from agent.state import StateFile
 from agent.state.egress_days import EgressDays
 from federation.policy.policy import Data
 from pyrdma.errors import ChannelError
+from pyrdma.limits import PIECE_BYTES
 
 pytestmark = pytest.mark.asyncio
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -81,20 +82,22 @@ async def test_beyond_the_quota_nothing_is_opened_until_the_next_day() -> None:
     """The sentence says how much, and the fix where to go; at midnight it begins anew."""
     site = Site(Data(egress_bytes_per_day=1000))
     assert site.cache is not None
-    await site.egress.admit()
+    await site.egress.admit(200)
     site.cache.ask(700)
-    await site.egress.admit()
+    await site.egress.admit(300)
+    with pytest.raises(BusyError):
+        await site.egress.admit(301)
     assert site.egress.left_permille() == 300
     site.cache.ask(700)
     with pytest.raises(BusyError) as used:
-        await site.egress.admit()
+        await site.egress.admit(200)
     assert used.value.message == (
         "uni-a has sent 1.0 kB of images to other sites today, and the policy lets it send 1.0 kB a day."
     )
     assert "another site" in used.value.fix
     assert (site.cache.sent, site.days.counts) == (1000, {"2026-11-27": 1000})
     site.now += timedelta(hours=12)
-    await site.egress.admit()
+    await site.egress.admit(200)
     site.cache.ask(5000)
     assert (await site.egress.count()).used_bytes == 1000
     assert site.days.counts == {"2026-11-27": 1000, "2026-11-28": 1000}
@@ -104,16 +107,16 @@ async def test_a_count_outlives_the_agent_and_the_cache() -> None:
     """Neither a restart of the one nor of the other gives a site a second quota."""
     site = Site(Data(egress_bytes_per_day=1000))
     assert site.cache is not None
-    await site.egress.admit()
+    await site.egress.admit(200)
     site.cache.ask(600)
     await site.egress.count()
     site.cache = Cache()
-    await site.egress.admit()
+    await site.egress.admit(200)
     site.cache.ask(5000)
     assert (await site.egress.count()).used_bytes == 1000
     site.cache, site.egress = Cache(), site.new()
     with pytest.raises(BusyError):
-        await site.egress.admit()
+        await site.egress.admit(200)
     assert site.cache.until == 0
 
 
@@ -121,18 +124,18 @@ async def test_a_policy_that_changes_counts_at_once() -> None:
     """A pace, a higher quota, a lower one, none at all: what was sent stays counted."""
     site = Site(Data(egress_bytes_per_day=1000, source_bytes_per_s=50))
     assert site.cache is not None
-    await site.egress.admit()
+    await site.egress.admit(200)
     site.cache.ask(5000)
     assert site.cache.bytes_per_s == 50
     site.data = Data(egress_bytes_per_day=3000)
-    await site.egress.admit()
+    await site.egress.admit(200)
     assert (site.cache.bytes_per_s, site.cache.until) == (0, 3000)
     site.data = Data(egress_bytes_per_day=10)
     with pytest.raises(BusyError):
-        await site.egress.admit()
+        await site.egress.admit(200)
     assert site.egress.left_permille() == 0
     site.data = Data()
-    await site.egress.admit()
+    await site.egress.admit(200)
     assert (site.cache.until, site.egress.left_permille()) == (None, None)
 
 
@@ -140,7 +143,7 @@ async def test_a_quota_of_nothing_sends_nothing() -> None:
     """Zero is a bound."""
     site = Site(Data(egress_bytes_per_day=0))
     with pytest.raises(BusyError):
-        await site.egress.admit()
+        await site.egress.admit(200)
     assert site.egress.left_permille() == 0
 
 
@@ -148,11 +151,11 @@ async def test_what_cannot_be_written_down_is_not_sent() -> None:
     """A full disk stops new sources; the count is taken once it can be."""
     site = Site(Data(egress_bytes_per_day=1000))
     assert site.cache is not None
-    await site.egress.admit()
+    await site.egress.admit(200)
     site.cache.ask(400)
     site.days.full = True
     with pytest.raises(StateError):
-        await site.egress.admit()
+        await site.egress.admit(200)
     site.days.full = False
     assert (await site.egress.count()).used_bytes == 400
 
@@ -162,7 +165,7 @@ async def test_without_a_cache_nothing_can_be_sent() -> None:
     site = Site(Data())
     site.cache = None
     with pytest.raises(ChannelError):
-        await site.egress.admit()
+        await site.egress.admit(200)
 
 
 async def test_a_day_ends_at_the_sites_midnight() -> None:
@@ -230,3 +233,21 @@ async def test_counts_are_in_the_state_file(tmp_path: Path) -> None:
         assert await days.sent_bytes("2026-12-10") == 77
         assert await days.sent_bytes("2026-11-27") == await days.sent_bytes("2026-11-28") == 0
         assert await days.sent_bytes("2026-11-29") == 3
+
+
+@pytest.mark.parametrize(
+    ("used", "quota", "said"),
+    [
+        (0, None, 0),
+        (7, 0, 7),
+        (0, 0, 0),
+        (0, 1000, 0),
+        (1, 1000, 1000),
+        (3 * PIECE_BYTES, 4 * PIECE_BYTES, 3 * PIECE_BYTES),
+        (3 * PIECE_BYTES + 1, 4 * PIECE_BYTES, 4 * PIECE_BYTES),
+        (5 * PIECE_BYTES, 4 * PIECE_BYTES, 5 * PIECE_BYTES),
+    ],
+)
+async def test_a_quota_is_used_when_no_piece_fits_any_more(used: int, quota: int | None, said: int) -> None:
+    """The last bytes of a day, fewer than a piece, are sent to nobody: requests wait, and are told why."""
+    assert rounded(used, quota) == said

@@ -111,7 +111,8 @@ class Bench:
         self.full = False
         self.lending = SiteLending("uni-a", host, self.forwarding, lambda: self.reported, self.admit)
 
-    async def admit(self) -> None:
+    async def admit(self, total_bytes: int) -> None:
+        assert total_bytes == LAYOUT.total_bytes
         if self.full:
             raise BusyError("the quota is used.")
 

@@ -1,0 +1,84 @@
+"""A site that has sent what it may in a day, at real gateways: pulls end, requests wait, the count stays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MIB = 1 << 20
+POLICY = """\
+kind: consortium
+version: 1
+name: demo
+effective_at: {effective_at}
+accounts:
+  north: {{weight: 1, open: true}}
+  south: {{weight: 1, open: true}}
+purposes:
+  research: {{factor: 1, claimants: [any]}}
+device_classes:
+  cpu: 0.5
+data:
+  egress_per_day: 60MB
+"""
+
+
+@pytest.fixture(scope="module")
+def sites(
+    shared_federation: Any, make_model: Callable[..., Path], until: Callable[..., Any]
+) -> tuple[Any, Any]:
+    """North has two images of 40 MiB and may send 60 MB a day; south pulls."""
+    federation = shared_federation
+    north = federation.found(federation.node("n1", "north"))
+    south = federation.found(federation.node("s1", "south"))
+    federation.acquaint(north, south)
+    for at, name in enumerate(("first", "second")):
+        north.publish(make_model(name, seed=at, nbytes=40 * MIB), name)
+    begins = time.gmtime(int(time.time()) // 600 * 600)
+    policy = federation.folder / "policy.yaml"
+    policy.write_text(POLICY.format(effective_at=time.strftime("%Y-%m-%dT%H:%MZ", begins)))
+    federation.command(
+        *("consortium", "policy", "publish", str(policy)),
+        *("--registry", str(federation.registry), "--keys", str(federation.keys)),
+    )
+
+    def in_force() -> bool:
+        for one in (north, south):
+            one.call(lambda client: client.refresh())
+        return all(one.call(lambda client: client.queue()).consortium == "demo" for one in (north, south))
+
+    until(in_force, "the policy counts")
+    return north, south
+
+
+def test_a_day_has_one_quota(sites: tuple[Any, Any], until: Callable[..., Any]) -> None:
+    """The first image comes, the second does not; guests wait; a restart gives no second quota."""
+    north, south = sites
+    granted = south.run("north/first", site="south")
+    south.stop(granted.lease.id)
+    assert south.cli("run", "north/second", "--site", "south").returncode != 0
+    refused = south.cli("run", "north/second", "--site", "south")
+    assert refused.returncode != 0
+    assert "policy lets it send 60.0 MB a day" in refused.stderr, refused.stderr
+
+    def waits() -> Any:
+        with south.cli_started("run", "north/first", "--site", "north"):
+            return until(lambda: north.call(lambda client: client.queue()).requests, "the request waits")
+
+    (request,) = waits()
+    assert request.place.reasons[0].code == "egress-exhausted"
+    assert north.end() == 0
+    north.launch()
+    until(lambda: south.federation().sites, "south hears of north")
+
+    def still_refused() -> bool:
+        south.call(lambda client: client.refresh())
+        again = south.cli("run", "north/second", "--site", "south")
+        assert again.returncode != 0
+        return "policy lets it send 60.0 MB a day" in again.stderr
+
+    until(still_refused, "north counts on from where it was")
