@@ -331,7 +331,7 @@ async def test_attending_is_taken_up_again_when_it_broke(tmp_path: Path) -> None
 
 
 async def test_a_lease_under_notice_is_ending_until_its_donor_thinks_better_of_it(tmp_path: Path) -> None:
-    """Its line says why and stays so while it is renewed; a renewal past the deadline makes it active again."""
+    """Its line says why, and stays so while it is renewed; a renewal past the deadline makes it active."""
     async with borrower(tmp_path) as bench:
         heeds: list[Heed] = []
 
