@@ -83,7 +83,7 @@ class Accounting:
     async def start(self) -> None:
         """Go on with leases of an agent before this one, and close the receipts of those that are gone."""
         self._meters = self._meters.sampled((), self._clock())
-        leases = self._state().book.leases
+        book = self._state().book
         for line in await self._books.store.open_leases():
             if line.donor != self._books.site:
                 continue
@@ -91,11 +91,14 @@ class Accounting:
             if item is None:
                 continue
             last = decode(item.body)
-            if line.lease_id in leases:
+            if line.lease_id in book.leases:
                 self._meters = self._meters.begun(line.lease_id, last.device_class, last.policy, last)
                 self._due_s[line.lease_id] = self._clock() + RECEIPT_INTERVAL_S
+                self._receipted(line.lease_id, last.charge_msgs)
             else:
-                self._follow(_closing(last), last.policy)
+                over = book.ended.get(line.lease_id)
+                refunded = over is not None and over.refunded
+                self._follow(_closing(last, refunded=refunded), last.policy)
         self._counting = asyncio.create_task(self._count(), name="receipts")
 
     async def close(self) -> None:
@@ -222,7 +225,7 @@ class Accounting:
         return next((one.device_class for one in devices if one.id == lease.device.device), "cpu")
 
 
-def _closing(last: Receipt) -> Statement:
+def _closing(last: Receipt, *, refunded: bool) -> Statement:
     """Return the last statement of a lease that ended while nobody counted: no more than before."""
     return Statement(
         lease_id=last.lease_id,
@@ -238,4 +241,5 @@ def _closing(last: Receipt) -> Statement:
         energy_wh=last.energy_wh,
         egress_bytes=last.egress_bytes,
         final=True,
+        refunded=refunded,
     )

@@ -202,6 +202,22 @@ async def test_what_ended_while_nobody_counted_is_closed(opened: Callable[[], ob
         assert (last.seq, last.final, last.busy_ms) == (2, True, 0)
 
 
+async def test_what_was_to_be_refunded_while_nobody_counted_is(opened: Callable[[], object]) -> None:
+    """Its owner took it back at the moment of the restart, before its minimum time: it charges nothing."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        await bench.save(LEASE)
+        bench.now_s += 700.0
+        await bench.accounting._write_due()
+    async with opened() as bench:  # type: ignore[attr-defined]
+        over = replace(LEASE, state=LeaseState.ENDED, refunded=True)
+        bench.state = State(book=Book(ended={LEASE.id: over}))
+        bench.now_s += 800.0
+        await bench.accounting.start()
+        await bench.accounting._write_due()
+        last = (await bench.receipts())[-1]
+        assert (last.final, last.refunded, last.charge_msgs) == (True, True, 0)
+
+
 async def test_a_lease_goes_on_in_the_books_after_a_restart(opened: Callable[[], object]) -> None:
     """Its next receipt continues the one before, with the node's own measures in it."""
     async with opened() as bench:  # type: ignore[attr-defined]
@@ -215,7 +231,9 @@ async def test_a_lease_goes_on_in_the_books_after_a_restart(opened: Callable[[],
         await bench.accounting._write_due()
         last = (await bench.receipts())[-1]
         assert (last.seq, last.busy_ms, last.energy_wh, last.egress_bytes) == (2, 1_400_000, 7, 99)
-        assert bench.receipted == [("lease1", last.charge_msgs)]
+        first, now = bench.receipted
+        assert first == ("lease1", 0), "what the books know already is charged once"
+        assert now == ("lease1", last.charge_msgs)
 
 
 async def test_idle_time_of_the_federation_is_counted_apart() -> None:

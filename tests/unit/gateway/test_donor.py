@@ -13,6 +13,7 @@ import pytest
 
 from agent.daemon.faces import (
     Emit,
+    LeaseNotice,
     LeaseOffer,
     OfferRequest,
     Order,
@@ -22,7 +23,7 @@ from agent.daemon.faces import (
 )
 from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, RefusedError, RunnerError, StateError, UnknownLeaseError
-from agent.gateway.book import LeaseState
+from agent.gateway.book import Cause, LeaseState
 from agent.gateway.donor import LocalDonor
 from agent.gateway.events import Decision
 from agent.gateway.law import Law
@@ -30,6 +31,7 @@ from agent.gateway.request import KnownModel, LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S
 from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, PlaceView, RunEvent, StartView
 from agent.state import SiteStore, StateFile
+from federation.policy.policy import AccountRule, Lend, Policy, PurposeRule
 from pyrdma.image.manifest import ImageId
 
 pytestmark = pytest.mark.asyncio
@@ -55,6 +57,21 @@ async def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         await asyncio.sleep(0.002)
+
+
+def _policy(min_runtime_s: int) -> Policy:
+    """A policy under which anybody may have devices for so long at least."""
+    return Policy(
+        name="c",
+        version=1,
+        effective_at_s=0,
+        digest="d" * 64,
+        accounts={"/uni-b": AccountRule("/uni-b", 1, (), ("uni-b",), {}, open=True)},
+        classes={},
+        purposes={"teaching": PurposeRule("teaching", 1000, ("*",))},
+        device_classes={"cpu": 1000},
+        lend=Lend(10, 10, 4, min_runtime_s, 7200),
+    )
 
 
 class Node:
@@ -93,6 +110,9 @@ class Node:
         await self.may_stop.wait()
         self.running.discard(lease_id)
 
+    async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        self.happened.append(f"notice {lease_id}: {reason}")
+
     async def connect(self, lease_id: str) -> Pipe:
         raise ConnectionError(lease_id)
 
@@ -113,7 +133,12 @@ class Site:
         self.donor = self.new_donor()
 
     def new_donor(
-        self, *, boot_id: str = "boot", clock: Callable[[], float] | None = None, ttl_s: float = 60.0
+        self,
+        *,
+        boot_id: str = "boot",
+        clock: Callable[[], float] | None = None,
+        ttl_s: float = 60.0,
+        min_runtime_s: int = 0,
     ) -> LocalDonor:
         return LocalDonor(
             "uni-a",
@@ -124,7 +149,7 @@ class Site:
             clock=clock or (lambda: self.now_s),
             lease_ttl_s=ttl_s,
             record=self.decisions.append,
-            law=Law("uni-a"),
+            law=Law("uni-a", policy=_policy(min_runtime_s) if min_runtime_s else None),
             known=lambda image_id: self.known.get(image_id, ()),
         )
 
@@ -589,6 +614,67 @@ async def test_nothing_outlives_a_boot(tmp_path: Path) -> None:
         await one.donor.start()
         assert one.donor.state.book.leases == {}
         assert (await one.rows())[lease_id][0] == "ended"
+
+
+async def test_a_notice_is_repeated_after_a_restart_and_kept(tmp_path: Path) -> None:
+    """Killed mid-notice: who attends hears again how long it has; at the deadline it ends for that reason."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        device = ReportedDevice("cpu0", "cpu", 100, state="reclaiming", reclaim_left_s=50.0)
+        await one.report(devices=(device,))
+        one.now_s += 20.0
+        await one.donor.close()
+        one.donor = one.new_donor()
+        await one.donor.start()
+        heard: list[LeaseNotice] = []
+        attending = asyncio.create_task(one.donor.attend(lease_id, "uni-b", heard.append))
+        await until(lambda: heard)
+        assert heard == [LeaseNotice("its owner needs the device", 30.0)]
+        await one.donor.renew(lease_id, "uni-b")
+        one.nodes["n1"].running.clear()
+        await one.report(ended=((lease_id, "killed"),), devices=(device,))
+        assert await attending == "its owner needs the device"
+        (over,) = one.donor.state.book.ended.values()
+        assert over.cause is Cause.RECLAIMED
+
+
+async def test_a_lease_keeps_its_minimum_time_and_its_request_over_a_restart(tmp_path: Path) -> None:
+    """Killed before it: the same request gets no second lease, and an owner's reclaim is refunded."""
+    async with site(tmp_path) as one:
+        await one.donor.close()
+        one.donor = one.new_donor(min_runtime_s=900)
+        await one.donor.start()
+        lease_id = await one.lease(request := replace(REQUEST, purpose="teaching", signature=b"\x05" * 64))
+        before = one.donor.state.book.leases[lease_id]
+        one.now_s += 30.0
+        await one.donor.close()
+        one.donor = one.new_donor(min_runtime_s=0)
+        await one.donor.start()
+        await one.report()
+        after = one.donor.state.book.leases[lease_id]
+        assert after == replace(before, state=LeaseState.ACTIVE, watched_from_s=one.now_s)
+        refusal = await one.donor.ask_offer(request, "uni-b")
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "granted-already"
+        with pytest.raises(RefusedError, match=f"its lease is {lease_id}"):
+            await one.donor.commit(after.offer_id, "uni-b", lambda _: None)
+        await one.donor.gone("n1", "its owner needs it")
+        assert one.donor.state.book.ended[lease_id].refunded
+
+
+async def test_a_damaged_row_ends_its_lease_and_nothing_else(tmp_path: Path) -> None:
+    """The agent starts; who attends the lease hears why; its runner is told to stop."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        await one.donor.close()
+        await one.file.write(lambda db: db.execute("UPDATE site_leases SET rest = 'x' || rest"))
+        one.donor = one.new_donor()
+        await one.donor.start()
+        reason = "what its donor had written down of it is damaged"
+        assert await one.donor.attend(lease_id, "uni-b") == reason
+        await until(lambda: one.free)
+        assert await one.rows() == {lease_id: ("ended", reason)}
+        assert one.nodes["n1"].happened == [f"stop {lease_id}: {reason}"]
 
 
 async def test_a_donor_that_closes_calls_its_starts_off(tmp_path: Path) -> None:
