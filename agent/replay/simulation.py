@@ -141,6 +141,7 @@ class Simulation:
         for donor in self._donors.values():
             for node in donor.nodes:
                 self._feed(donor, node)
+        self._write_receipts()
         self._sync()
         for job in jobs:
             if job.submit_s >= self.outcome.span_s:
@@ -386,14 +387,19 @@ class Simulation:
             discount_s=self._idle_until(now_s) - run.idle_before_s,
         )
 
-    def _sync(self) -> None:
-        """Have each donor write receipts, take over what has arrived, and look at its line anew."""
+    def _write_receipts(self) -> None:
+        """Have each donor write a receipt of each open lease."""
         now_s = self.agenda.now_s
         for donor in self._donors.values():
             for run in list(donor.runs.values()):
                 if run.starting and not run.settled:
                     msgs = self._books.write(donor.site, self._charged(run, now_s), now_s)
                     self._feed(donor, Receipted(run.lease.id, msgs, now_s))
+        self.agenda.at(now_s + self._world.receipt_s, self._write_receipts)
+
+    def _sync(self) -> None:
+        """Have each donor take over what has arrived, and look at its line anew."""
+        now_s = self.agenda.now_s
         for donor in self._donors.values():
             self._feed(donor, StandingChanged(self._books.standing(donor.site, now_s), now_s))
         self.agenda.at(now_s + self._world.sync_s, self._sync)
