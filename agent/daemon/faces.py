@@ -48,6 +48,8 @@ class Order:
     Args:
         devices: which of the host's devices are its own; none: the host chooses one.
         grace_s: what it gets between notice and end when the owner of a device needs it.
+        most_bytes: what the borrower said the image has, by which it was admitted: a larger one does not run;
+            0: no bound.
     """
 
     lease_id: str
@@ -57,6 +59,7 @@ class Order:
     borrower: str
     devices: tuple[str, ...] = ()
     grace_s: float = GRACE_S
+    most_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class Leases:
         Raises:
             Error: any of the tree; the lease has ended with the reason.
         """
-        ref, found = ModelRef(order.model, order.image_id), Found(order.image_id, ())
+        ref, found = ModelRef(order.model, order.image_id), Found(order.image_id, (), order.most_bytes)
         return await self._carry_out(order.lease_id, ref, found, emit, order)
 
     async def give_port(self, granted: GrantedView) -> GrantedView:

@@ -20,10 +20,11 @@ from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.parts import Lender
 from agent.daemon.transfers import Transfers, source_view
-from agent.errors import PeerNodeError, UnknownModelError
+from agent.errors import PeerNodeError, RequestError, UnknownModelError
 from agent.limits import LANE_TRIES, MIN_PULL_BYTES_PER_S, SOURCE_SLACK_S
 from agent.local.views import NoteView, ProgressView, SourceView
 from agent.resolve import ModelRef, Offer, choose
+from agent.text import format_size
 from federation.errors import FederationError
 from pyrdma.cache.client import Progress, PullSource
 from pyrdma.errors import Error, LaneError, LocalError, NoSourceError
@@ -56,10 +57,24 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image that a reference stands for, and the peers that have it."""
+    """An image that a reference stands for, and the peers that have it.
+
+    ``most_bytes`` is the size that was claimed for it, by which it was admitted; 0: nobody claimed any.
+    """
 
     image_id: ImageId
     holders: tuple[Holder, ...]
+    most_bytes: int = 0
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise RequestError when the image is larger than was claimed."""
+        total_bytes = manifest.layout.total_bytes
+        if 0 < self.most_bytes < total_bytes:
+            raise RequestError(
+                f"the image {self.image_id.short()} has {format_size(total_bytes)}, and was asked for with "
+                f"{format_size(self.most_bytes)}.",
+                fix="ask anew with its real size",
+            )
 
 
 class Supply:
@@ -108,7 +123,11 @@ class Supply:
 
         Raises:
             NoSourceError, UnknownModelError, BudgetError: no way is left.
+            RequestError: it is larger than was claimed.
         """
+        known = await self._catalogue.known_manifest(found.image_id)
+        if known is not None:
+            found.check(known)
         lock = self._locks.setdefault(found.image_id, asyncio.Lock())
         async with lock:
             if await self._catalogue.in_memory(found.image_id):
@@ -154,6 +173,7 @@ class Supply:
                     fix="publish it again with: pyrdma-agent publish FOLDER --name NAME",
                 )
         manifest = await self._manifest(found.image_id, [holder.peer for holder in holders])
+        found.check(manifest)
         if self._lane_turn.locked():
             emit(NoteView(f"{name} waits until another pull of this node has ended"))
         # Sources are opened when it is our turn: one that is not asked for anything ends its session.

@@ -133,6 +133,7 @@ class Orders:
                 borrower=f"{request.borrower_site}/{request.borrower_node}",
                 devices=tuple(one.device for one in lease.devices),
                 grace_s=lease.terms.grace_s,
+                most_bytes=max(1, request.total_bytes),
             )
             granted = await self._host(node).start_runner(order, start.emit)
         except Exception as error:

@@ -106,6 +106,7 @@ def order_to(order: Order) -> pb.StartRunnerRequest:
         borrower=order.borrower,
         devices=order.devices,
         grace_s=order.grace_s,
+        most_bytes=order.most_bytes,
     )
 
 
@@ -122,6 +123,7 @@ def order_from(message: pb.StartRunnerRequest) -> Order:
         printable(message.borrower, MAX_NAME_CHARS),
         devices=tuple(printable(one, MAX_ID_CHARS) for one in message.devices),
         grace_s=check_grace(grace_s),
+        most_bytes=check_image_bytes(message.most_bytes),
     )
 
 

@@ -1365,7 +1365,7 @@ class LeaveResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class StartRunnerRequest(_message.Message):
-    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower", "devices", "grace_s")
+    __slots__ = ("lease_id", "model", "image_id", "ttl_s", "borrower", "devices", "grace_s", "most_bytes")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1373,6 +1373,7 @@ class StartRunnerRequest(_message.Message):
     BORROWER_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    MOST_BYTES_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     model: str
     image_id: bytes
@@ -1380,7 +1381,8 @@ class StartRunnerRequest(_message.Message):
     borrower: str
     devices: _containers.RepeatedScalarFieldContainer[str]
     grace_s: float
-    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., grace_s: _Optional[float] = ...) -> None: ...
+    most_bytes: int
+    def __init__(self, lease_id: _Optional[str] = ..., model: _Optional[str] = ..., image_id: _Optional[bytes] = ..., ttl_s: _Optional[float] = ..., borrower: _Optional[str] = ..., devices: _Optional[_Iterable[str]] = ..., grace_s: _Optional[float] = ..., most_bytes: _Optional[int] = ...) -> None: ...
 
 class StopRunnerRequest(_message.Message):
     __slots__ = ("lease_id", "reason")

@@ -143,7 +143,7 @@ class LendForm(Form):
         default=10, description="Inference leases: notice to kill."
     )
     batch_grace: Annotated[int, *duration(0, 1800)] = Field(
-        default=120, description="Other leases: notice to kill."
+        default=120, description="Batch leases, which come later: notice to kill. No lease of today has it."
     )
     instant_grace: Annotated[int, *duration(0, 1800)] = Field(
         default=5, description="Instant leases, which idle reserve is lent to: notice to kill."

@@ -128,7 +128,7 @@ class Lend:
 
     Args:
         grace_s: between notice and kill of an inference lease when the owner needs the device.
-        batch_grace_s: the same for other leases.
+        batch_grace_s: the same for batch leases, which come later; every lease of today is one of inference.
         instant_grace_s: the same for instant leases, which idle reserve is lent to.
         min_runtime_s: what a guest may count on from other guests; the owner is not bound by it.
         max_duration_s: of one lease, renewals and all.

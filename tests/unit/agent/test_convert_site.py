@@ -51,7 +51,7 @@ from pyrdma.image.manifest import ImageId
 
 IMAGE = ImageId(b"\xab" * 32)
 ESCAPE = "\x1b[2J\r\n"
-ORDER = Order("l1", "uni-b/m", IMAGE, 600.0, "uni-b/gpu01", ("cpu0", "cpu1"), 7.0)
+ORDER = Order("l1", "uni-b/m", IMAGE, 600.0, "uni-b/gpu01", ("cpu0", "cpu1"), 7.0, 11)
 OFFER_REQUEST = OfferRequest(
     "r1",
     "m",

@@ -15,6 +15,7 @@ from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.supply import Found, Supplied, Supply
 from agent.daemon.transfers import Transfers
+from agent.errors import RequestError
 from agent.local.views import NoteView
 from agent.resolve import ModelRef, Offer
 from agent.state import StateFile, Store
@@ -94,7 +95,12 @@ class Peer:
 
 
 def provide(
-    folder: Path, cache: Cache, peer: Peer, told: list[Any], images: Sequence[Manifest] = (MANIFEST,)
+    folder: Path,
+    cache: Cache,
+    peer: Peer,
+    told: list[Any],
+    images: Sequence[Manifest] = (MANIFEST,),
+    most_bytes: int = 0,
 ) -> tuple[list[Supplied], list[str]]:
     """Supply images at once; return the outcomes and the states of all transfers, newest first."""
 
@@ -113,7 +119,9 @@ def provide(
         peers: Any = [peer]
         try:
             supply = Supply(catalogue, keeper, transfers, lambda: peers)
-            work = [supply.provide("m", Found(image.image_id, ()), told.append) for image in images]
+            work = [
+                supply.provide("m", Found(image.image_id, (), most_bytes), told.append) for image in images
+            ]
             supplied = await asyncio.gather(*work)
             return supplied, [transfer.state for transfer in transfers.list()]
         finally:
@@ -161,3 +169,14 @@ def test_two_pulls_take_turns_and_open_their_sources_when_it_is_theirs(tmp_path:
     assert states == ["done", "done"]
     assert peer.most_open == 1
     assert any(isinstance(event, NoteView) and "another pull" in event.text for event in told)
+
+
+def test_an_image_that_is_larger_than_was_claimed_is_not_pulled(tmp_path: Path) -> None:
+    """It was admitted by the claim: by its size, and by the memory that it needs."""
+    cache, peer = Cache(deaths=0), Peer()
+    with pytest.raises(RequestError, match="asked for with"):
+        provide(tmp_path, cache, peer, [], most_bytes=LAYOUT.total_bytes - 1)
+    assert (cache.pulled_from, peer.most_open) == ([], 0)
+    provide(tmp_path, cache, peer, [], most_bytes=LAYOUT.total_bytes)
+    with pytest.raises(RequestError, match="asked for with"):  # also where its manifest is known by now
+        provide(tmp_path, cache, peer, [], most_bytes=1)
