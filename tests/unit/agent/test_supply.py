@@ -177,6 +177,6 @@ def test_an_image_that_is_larger_than_was_claimed_is_not_pulled(tmp_path: Path) 
     with pytest.raises(RequestError, match="asked for with"):
         provide(tmp_path, cache, peer, [], most_bytes=LAYOUT.total_bytes - 1)
     assert (cache.pulled_from, peer.most_open) == ([], 0)
-    provide(tmp_path, cache, peer, [], most_bytes=LAYOUT.total_bytes)
+    provide(tmp_path, Cache(deaths=0), peer, [], most_bytes=LAYOUT.total_bytes)
     with pytest.raises(RequestError, match="asked for with"):  # also where its manifest is known by now
-        provide(tmp_path, cache, peer, [], most_bytes=1)
+        provide(tmp_path, Cache(deaths=0), peer, [], most_bytes=1)
