@@ -39,8 +39,6 @@ from benchmarks.sharing import (
 from federation.policy.policy import Caps, Lend
 
 SEEDS = (1, 2, 3)
-WARM_UP_S = 12 * HOUR_S
-"""Left out of weekly figures: all devices are given away at one moment at first, and come free together."""
 T_RECLAIM_EXTRA_S = 2.0 + 10.0 + 10.0
 
 
@@ -64,6 +62,8 @@ class Setting:
     donors: int = 8
     devices: int = 16
     median_s: float = HOUR_S
+    warm_up_s: float = 12 * HOUR_S
+    """Left out of shares: all devices are given away at one moment at first, and come free together."""
 
     @property
     def span_s(self) -> float:
@@ -88,13 +88,13 @@ def s1(seed: int, of: Setting) -> Iterator[Measured]:
     some = of.some()
     outcome = saturate(World(donors=of.where(), lag_s=300.0), some, seed=seed, days=of.days)
     due = due_of(some)
-    week = errors(outcome.stays, due, WARM_UP_S, of.span_s)
+    week = errors(outcome.stays, due, of.warm_up_s, of.span_s)
     yield Measured(
         "s1_week", worst(week), "of its due", 0.03, "the farthest share of the week", _rounded(week)
     )
     six = [
         errors(outcome.stays, due, begin_s, end_s)
-        for begin_s, end_s in windows(WARM_UP_S, of.span_s, 6 * HOUR_S, HOUR_S)
+        for begin_s, end_s in windows(of.warm_up_s, of.span_s, 6 * HOUR_S, HOUR_S)
     ]
     most = max(six, key=worst)
     detail = {**_rounded(most), "misplaced": round(max(misplaced(one, due) for one in six), 4)}
@@ -107,7 +107,7 @@ def s2(seed: int, of: Setting) -> Iterator[Measured]:
     where = of.where()
     reach = {"ash": frozenset(one.site for one in where[: 3 * of.donors // 8])}
     outcome = saturate(World(donors=where, lag_s=300.0, reach=reach), some, seed=seed, days=of.days)
-    week = errors(outcome.stays, due_of(some), WARM_UP_S, of.span_s)
+    week = errors(outcome.stays, due_of(some), of.warm_up_s, of.span_s)
     what = "the share of who is confined"
     yield Measured("s2_confined", abs(week["ash"]), "of its due", 0.10, what, _rounded(week))
 
@@ -183,15 +183,20 @@ def s6(seed: int, of: Setting) -> Iterator[Measured]:
     """Some jobs want several devices of one node, for which freed ones are held; what lies idle of all."""
     some = of.some(MIXED)
     outcome = saturate(World(donors=of.where(), lag_s=300.0), some, seed=seed, days=of.days)
-    used_s = sum(held(outcome.stays, WARM_UP_S, of.span_s).values())
-    whole_s = sum(one.devices for one in outcome.donors) * (of.span_s - WARM_UP_S)
+    used_s = sum(held(outcome.stays, of.warm_up_s, of.span_s).values())
+    whole_s = sum(one.devices for one in outcome.donors) * (of.span_s - of.warm_up_s)
     yield Measured("s6_idle", 1.0 - used_s / whole_s, "of device time", 0.08, "devices that nobody had")
     waits = sorted(
         (outcome.span_s if one.started_s is None else one.started_s) - one.submit_s for one in outcome.guests
     )
     limit_s = 6.0 * Caps().max_wait_s
     what = "six times the time after which requests age"
-    detail = {"p50": round(statistics.median(waits)), "p99": round(waits[int(0.99 * len(waits))])}
+    longest = {f"{width}_wide": 0.0 for width, _ in MIXED}
+    for one in outcome.guests:
+        end_s = outcome.span_s if one.started_s is None else one.started_s
+        name = f"{one.devices}_wide"
+        longest[name] = max(longest[name], round(end_s - one.submit_s))
+    detail = {"p50": round(statistics.median(waits)), "p99": round(waits[int(0.99 * len(waits))]), **longest}
     yield Measured("s7_longest_wait", waits[-1], "s", limit_s, what, detail)
 
 
