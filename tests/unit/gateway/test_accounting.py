@@ -90,6 +90,7 @@ class Bench:
         self.state = State()
         self.now_s = 1000.0
         self.policy: Policy | None = POLICY
+        self.policies = {POLICY.digest: POLICY}
         self.receipted: list[tuple[str, int]] = []
         self.accounting = self.new()
 
@@ -97,7 +98,7 @@ class Bench:
         return Accounting(
             self.books,
             policy=lambda: self.policy,
-            policies=lambda: {POLICY.digest: POLICY},
+            policies=lambda: self.policies,
             state=lambda: self.state,
             idle=lambda: ("cpu",),
             receipted=lambda lease_id, msgs: self.receipted.append((lease_id, msgs)),
@@ -107,10 +108,12 @@ class Bench:
 
     async def save(self, lease: Lease) -> None:
         entry = self.accounting.entry(lease)
-        await self.store.put_lease(replace(RECORD, state=str(lease.state)), entry)
-        self.accounting.entered(lease)
+        await self.store.put_lease(replace(RECORD, id=lease.id, state=str(lease.state)), entry)
+        if entry is not None:
+            self.accounting.entered(lease)
         leases = {} if lease.state is LeaseState.ENDED else {lease.id: lease}
-        self.state = replace(self.state, book=Book(leases=leases))
+        others = {key: one for key, one in self.state.book.leases.items() if key != lease.id}
+        self.state = replace(self.state, book=Book(leases=others | leases))
 
     async def receipts(self) -> list[Receipt]:
         return [decode(one.body) for one in await self.books.page("uni-a", 0)]
@@ -172,6 +175,105 @@ async def test_without_a_policy_nothing_is_charged(opened: Callable[[], object])
         bench.policy = POLICY
         await bench.save(replace(LEASE, state=LeaseState.ENDED, reason="given back"))
         assert await bench.receipts() == []
+
+
+async def test_a_lease_without_a_policy_stays_without_receipts(opened: Callable[[], object]) -> None:
+    """A policy that comes into force while it runs does not price it afterwards, renewed or not."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        bench.policy = None
+        await bench.save(LEASE)
+        bench.policy = POLICY
+        await bench.save(replace(LEASE, deadline_s=3000.0))
+        await bench.save(replace(LEASE, state=LeaseState.ACTIVE))
+        bench.now_s += 700.0
+        await bench.accounting._write_due()
+        await bench.save(replace(LEASE, state=LeaseState.ENDED))
+        assert await bench.receipts() == []
+
+
+async def test_a_lease_that_waits_for_its_devices_is_not_charged(opened: Callable[[], object]) -> None:
+    """Its receipts begin when it has them; one that never has them has none."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        waiting = replace(LEASE, state=LeaseState.WAITING)
+        await bench.save(waiting)
+        assert await bench.receipts() == []
+        bench.now_s += 90.0
+        await bench.save(replace(LEASE, granted_at_s=bench.now_s))
+        bench.now_s += 10.0
+        await bench.save(replace(LEASE, granted_at_s=bench.now_s - 10.0, state=LeaseState.ENDED))
+        first, last = await bench.receipts()
+        assert (first.from_s, last.busy_ms) == (1_700_001_090, 10_000)
+        await bench.save(replace(waiting, id="lease2"))
+        await bench.save(replace(waiting, id="lease2", state=LeaseState.ENDED))
+        assert len(await bench.receipts()) == 2
+
+
+async def test_a_lease_that_could_not_be_written_down_leaves_nothing(opened: Callable[[], object]) -> None:
+    """It was never granted: nothing is kept of it for ever, and nobody is charged."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        assert bench.accounting.entry(LEASE) is not None
+        bench.now_s += 600.0
+        await bench.accounting._write_due()
+        bench.accounting.measured(LEASE.id, Use(energy_wh=7))
+        assert (bench.accounting._uses, bench.accounting._due_s) == ({}, {})
+        assert await bench.receipts() == []
+
+
+async def test_a_first_receipt_that_was_refused_follows_soon(opened: Callable[[], object]) -> None:
+    """Others must hear of the lease long before its next receipt is due."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        assert bench.accounting.entry(LEASE) is not None
+        bench.state = State(book=Book(leases={LEASE.id: LEASE}))
+        bench.now_s += 10.0
+        await bench.accounting._write_due()
+        (first,) = await bench.receipts()
+        assert (first.seq, first.busy_ms, first.final) == (1, 10_000, False)
+        bench.now_s += 10.0
+        await bench.accounting._write_due()
+        assert len(await bench.receipts()) == 1, "the next one has its usual time"
+
+
+async def test_what_the_ledger_refuses_for_good_is_not_tried_for_ever(
+    opened: Callable[[], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A last receipt that somebody wrote before is said once."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        await bench.save(LEASE)
+        over = replace(LEASE, state=LeaseState.ENDED, reason="given back")
+        entry = bench.accounting.entry(over)
+        await bench.store.put_lease(replace(RECORD, state="ended"), entry)
+        for _ in range(3):
+            await bench.accounting._write_due()
+        assert caplog.text.count("has had its last receipt") == 1
+        assert [one.final for one in await bench.receipts()] == [False, True]
+
+
+async def test_last_receipts_that_wait_are_bounded(
+    opened: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While books are locked for days, the newest are kept; the others stand at their receipt before."""
+    monkeypatch.setattr("agent.gateway.accounting.MAX_LATE_RECEIPTS", 2)
+    async with opened() as bench:  # type: ignore[attr-defined]
+        for name in ("a", "b", "c"):
+            await bench.save(replace(LEASE, id=name, devices=(DeviceRef("n1", name),)))
+        for name in ("a", "b", "c"):
+            bench.accounting.entry(replace(LEASE, id=name, state=LeaseState.ENDED))
+        await bench.accounting._write_due()
+        assert [one.lease_id for one in await bench.receipts() if one.final] == ["b", "c"]
+
+
+async def test_a_policy_that_is_not_known_yet_is_waited_for(opened: Callable[[], object]) -> None:
+    """A gateway that starts before it has read the registry closes receipts once it has."""
+    async with opened() as bench:  # type: ignore[attr-defined]
+        await bench.save(LEASE)
+    async with opened() as bench:  # type: ignore[attr-defined]
+        bench.policies = {}
+        await bench.accounting.start()
+        await bench.accounting._write_due()
+        assert len(await bench.receipts()) == 1
+        bench.policies = {POLICY.digest: POLICY}
+        await bench.accounting._write_due()
+        assert (await bench.receipts())[-1].final
 
 
 async def test_a_lease_and_its_receipt_are_on_disk_together(opened: Callable[[], object]) -> None:

@@ -730,6 +730,44 @@ async def test_a_place_outlives_a_broken_line(sites: Sites) -> None:
         assert (await borrowing).lease.id == "leaseb"
 
 
+async def test_a_donor_that_does_not_keep_the_question_open_is_no_reason_to_spin(sites: Sites) -> None:
+    """It is asked as seldom as one that cannot be reached, however fast it answers."""
+    async with sites("uni-b") as bench:
+        bench.own.reply = NO_DEVICE
+
+        class Hasty(Queue):
+            async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> PlaceView:
+                self.waits.append(wait_s)
+                return FULL
+
+        queue = bench.others["uni-b"] = bench.neighbours.get("uni-b").peer = Hasty("uni-b")
+        borrowing = asyncio.create_task(bench.borrow())
+        await until(lambda: len(queue.waits) == 2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len(queue.waits) == 2
+        borrowing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await borrowing
+
+
+async def test_who_could_not_serve_is_asked_anew_while_it_waits_elsewhere(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that was not there may have a device by then; one that refused for good has none."""
+    monkeypatch.setattr("agent.gateway.broker.WIDEN_S", 0.05)
+    async with sites("uni-b", "uni-c") as bench:
+        bench.own.reply = Refusal("too-large", "it does not fit.", "", terminal=True)
+        bench.neighbours.get("uni-b").peer = Queue("uni-b")
+        late = bench.others["uni-c"]
+        late.reply = PeerNodeError("the peer uni-c is not reachable.")
+        borrowing = asyncio.create_task(bench.borrow())
+        await until(lambda: late.asked == 2)
+        late.reply = LeaseOffer("offerc", 30.0, "n1", warm=False)
+        assert (await borrowing).lease.id == "leasec"
+        assert bench.own.asked == 1
+
+
 async def test_when_nobody_is_left_the_next_sites_are_asked(sites: Sites) -> None:
     """Sites that refuse are no reason to give up while others have not been asked."""
     async with sites("uni-b", "uni-c", "uni-d", "uni-e") as bench:

@@ -590,6 +590,83 @@ async def test_a_lease_that_runs_on_is_adopted_after_a_restart(tmp_path: Path) -
         assert (row.created_at, row.deadline_s) == (born, one.now_s + 60.0)
 
 
+async def test_a_lease_keeps_its_terms_after_a_restart(tmp_path: Path) -> None:
+    """What was accepted, since when it has run, for which request; to commit again gives no new one."""
+    async with site(tmp_path) as one:
+        await one.report()
+        request = replace(REQUEST, instant=True, duration_s=3600, account="/uni-b/lab", purpose="research")
+        offer = await one.offer(request)
+        lease_id = (await one.donor.commit(offer.offer_id, "uni-b", lambda _: None)).lease.id
+        before = one.donor.state.book.leases[lease_id]
+        assert (before.terms.instant, before.terms.max_duration_s, before.terms.grace_s) == (True, 3600, 5)
+        await one.donor.close()
+        one.now_s += 30.0
+        one.donor = one.new_donor()
+        await one.donor.start()
+        await one.report()
+        after = one.donor.state.book.leases[lease_id]
+        for name in ("offer_id", "devices", "terms", "granted_at_s", "deadline_s"):
+            assert getattr(after, name) == getattr(before, name), name
+        for name in ("id", "devices", "account", "purpose", "instant", "duration_s"):
+            assert getattr(after.request, name) == getattr(before.request, name), name
+        refusal = await one.donor.ask_offer(request, "uni-b")
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "granted-already"
+        with pytest.raises(RefusedError, match=f"its lease is {lease_id}"):
+            await one.donor.commit(offer.offer_id, "uni-b", lambda _: None)
+
+
+async def test_a_lease_of_a_long_boot_does_not_end_by_a_restart(tmp_path: Path) -> None:
+    """Its longest time counts from its grant, not from when the machine was started."""
+    async with site(tmp_path) as one:
+        one.now_s = 30 * 86400.0
+        lease_id = await one.lease()
+        await one.donor.close()
+        one.donor = one.new_donor()
+        await one.donor.start()
+        await one.report()
+        one.now_s += 30.0
+        assert await one.donor.renew(lease_id, "uni-b") == 60.0
+
+
+async def test_a_turn_that_comes_while_a_request_is_asked_for_is_not_missed(tmp_path: Path) -> None:
+    """Both that wait with one request hear of the offer at once, not when their question is over."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        other = replace(REQUEST, request_id="r2")
+        asking = [asyncio.create_task(one.donor.ask_offer(other, "uni-b", 3600.0)) for _ in range(2)]
+        freeing = asyncio.create_task(one.donor.release(lease_id, "given back", "uni-b"))
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*asking)
+        await freeing
+        assert all(isinstance(answer, LeaseOffer) for answer in answers)
+        assert one.donor._turns._turns_come == {}
+
+
+async def test_a_defect_of_who_is_told_keeps_nothing_from_being_done(tmp_path: Path) -> None:
+    """Neither the journal, nor who counts grants, nor one who attends keeps a lease from its course."""
+    async with site(tmp_path) as one:
+
+        def broken(*_: object) -> None:
+            raise ValueError("a defect")
+
+        one.donor._turns._record = broken
+        one.donor.on_granted(broken)
+        lease_id = await one.lease()
+        heard: list[LeaseNotice] = []
+        attending = [
+            asyncio.create_task(one.donor.attend(lease_id, "uni-b", heed)) for heed in (broken, heard.append)
+        ]
+        await until(lambda: len(one.donor._turns._heeds.get(lease_id, ())) == 2)
+        await one.report(devices=(replace(REPORT.devices[0], state="reclaiming", reclaim_left_s=10.0),))
+        assert [one.left_s for one in heard] == [10.0]
+        await one.donor.gone("n1", "its owner needs it")
+        assert await asyncio.gather(*attending) == ["its owner needs it"] * 2
+        await until(lambda: one.free)
+        assert one.donor._turns._heeds == {}
+        assert one.donor._turns._ends == {}
+
+
 async def test_a_lease_that_its_node_does_not_know_ends_after_a_restart(tmp_path: Path) -> None:
     """Who attends it after the restart hears so."""
     async with site(tmp_path) as one:
