@@ -19,7 +19,14 @@ from agent.errors import RequestError
 from agent.local.views import NoteView
 from agent.resolve import ModelRef, Offer
 from agent.state import StateFile, Store
-from pyrdma.cache.client import CacheStatus, Progress, PullReport, PullSource, SourceGrant
+from pyrdma.cache.client import (
+    CacheStatus,
+    Progress,
+    PullReport,
+    PullSource,
+    ReplicaStatus,
+    SourceGrant,
+)
 from pyrdma.errors import LaneError
 from pyrdma.image import ImageId, Manifest, lay_out
 
@@ -43,9 +50,10 @@ class Cache:
         self.deaths = deaths
         self.lanes = 0
         self.pulled_from: list[bytes] = []
+        self.whole: tuple[ReplicaStatus, ...] = ()
 
     async def status(self) -> CacheStatus:
-        return CacheStatus(0, 0, 0, (), ())
+        return CacheStatus(0, 0, 0, self.whole, ())
 
     async def lane_address(self) -> bytes:
         self.lanes += 1
@@ -178,5 +186,7 @@ def test_an_image_that_is_larger_than_was_claimed_is_not_pulled(tmp_path: Path) 
         provide(tmp_path, cache, peer, [], most_bytes=LAYOUT.total_bytes - 1)
     assert (cache.pulled_from, peer.most_open) == ([], 0)
     provide(tmp_path, Cache(deaths=0), peer, [], most_bytes=LAYOUT.total_bytes)
-    with pytest.raises(RequestError, match="asked for with"):  # also where its manifest is known by now
-        provide(tmp_path, Cache(deaths=0), peer, [], most_bytes=1)
+    resident = Cache(deaths=0)
+    resident.whole = (ReplicaStatus(MANIFEST.image_id, LAYOUT.total_bytes, 1, 1, 0, pulling=False),)
+    with pytest.raises(RequestError, match="asked for with"):  # also where it is in memory by now
+        provide(tmp_path, resident, peer, [], most_bytes=1)

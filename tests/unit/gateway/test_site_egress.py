@@ -114,6 +114,7 @@ async def test_a_count_outlives_the_agent_and_the_cache() -> None:
     await site.egress.admit(200)
     site.cache.ask(5000)
     assert (await site.egress.count()).used_bytes == 1000
+    assert site.cache.sent == 400
     site.cache, site.egress = Cache(), site.new()
     with pytest.raises(BusyError):
         await site.egress.admit(200)

@@ -25,6 +25,15 @@ def test_a_pace_is_kept_over_any_time(sizes: list[tuple[int, float]], bytes_per_
     assert egress.sent_bytes == sum(nbytes for nbytes, _ in sizes)
 
 
+def test_who_is_always_ready_gets_the_pace_and_one_burst() -> None:
+    """A hundred pieces, each as soon as it may go: time that was not used is given back once."""
+    egress, now_s = Egress(100 * MIB), 1000.0
+    for _ in range(100):
+        now_s += egress.wait_s(now_s)
+        egress.count(MIB, now_s)
+    assert now_s - 1000.0 == pytest.approx(0.99 - BURST_S)
+
+
 def test_without_a_pace_nothing_waits() -> None:
     """A count is kept all the same."""
     egress = Egress()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -350,6 +351,7 @@ def test_a_session_that_is_not_metered_knows_no_pace(extents: tuple[list[int], i
     """What stays within the site goes as fast as it can, and counts for nothing."""
     with served(extents, gated=False) as one:
         bound(one, 1, 0)
+        one.sessions._egress._ready_s = math.inf
         tags = [one.ask(number, 0, PIECE_BYTES) for number in range(3)]
         assert one.port.take() == (tags, [])
         assert one.sessions._egress.sent_bytes == 0
