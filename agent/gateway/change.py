@@ -262,8 +262,19 @@ class Change:
         self.effects.append(Notice(lease, deadline_s, reason))
 
     def unnotice(self, lease: Lease) -> None:
-        """Let a lease go on after all."""
-        self.put(replace(lease, notice_deadline_s=None, notice_cause=None, notice_reason=""))
+        """Let a lease go on after all, unless another guest is to have its devices next."""
+        lease = replace(lease, notice_deadline_s=None, notice_cause=None, notice_reason="")
+        self.put(lease)
+        heirs = [self.awaited.get(one, "") for one in lease.devices]
+        heir = next((self.leases[one] for one in heirs if one in self.leases), None)
+        if heir is not None:
+            self.make_room(lease, heir)
+
+    def make_room(self, victim: Lease, heir: Lease) -> None:
+        """Give a lease notice whose devices another guest's is to have next."""
+        reason = f"{heir.request.borrower_site} goes first by the policy"
+        self.notice(victim, self.now_s + victim.terms.grace_s, Cause.PREEMPTED, reason)
+        self.record("preemption", victim.request, lease_id=victim.id, devices=victim.devices, code=heir.id)
 
     def held_by(self, lease_id: str, site: str) -> Lease | None:
         """Return a lease that the site holds; refuse otherwise."""

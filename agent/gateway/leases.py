@@ -206,9 +206,7 @@ def _commit(change: Change, event: OfferCommitted) -> None:
     if lease.state is LeaseState.COMMITTED:
         change.effects.append(Start(lease))
     for victim in [change.leases[one] for one in offer.victims if one in change.leases]:
-        reason = f"{lease.request.borrower_site} goes first by the policy"
-        change.notice(victim, change.now_s + victim.terms.grace_s, Cause.PREEMPTED, reason)
-        change.record("preemption", victim.request, lease_id=victim.id, devices=victim.devices, code=lease.id)
+        change.make_room(victim, lease)
 
 
 def _committed_before(change: Change, event: OfferCommitted) -> None:

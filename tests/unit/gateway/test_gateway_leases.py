@@ -15,6 +15,7 @@ from agent.gateway.events import (
     Event,
     Granted,
     NodeHeard,
+    Notice,
     OfferAsked,
     OfferCommitted,
     Offered,
@@ -474,6 +475,29 @@ def test_a_reclaim_touches_nothing_else(node: str, device: str | None) -> None:
     after, effects = run(state, Reclaimed(node, device, "its owner needs it", 5.0))
     assert effects == []
     assert after.book == state.book
+
+
+def test_an_owner_that_changes_its_mind_does_not_stop_a_guest_from_making_room() -> None:
+    """The owner wanted one device, another guest is to have the other one: that notice is given again."""
+    both = (GPU0, DeviceRef("n1", "gpu1"))
+    victim = replace(
+        active().book.leases[L1],
+        devices=both,
+        deadline_s=900.0,
+        terms=Terms(grace_s=10.0),
+        notice_deadline_s=45.0,
+        notice_cause=Cause.RECLAIMED,
+        notice_reason="its owner needs the device",
+    )
+    heir = replace(victim, id="l2", request=replace(REQUEST, id="r2"), state=LeaseState.WAITING)
+    heir = replace(heir, devices=(GPU0,), notice_deadline_s=None, notice_cause=None)
+    report = replace(REPORT, devices=tuple(Device(one.device, "gpu", 80) for one in both), leases=(L1,))
+    state = State(Book(leases={L1: victim, "l2": heir}))
+    state, effects = run(state, NodeHeard(report, 40.0))
+    (notice,) = [one for one in effects if isinstance(one, Notice)]
+    assert (notice.lease.notice_cause, notice.deadline_s) == (Cause.PREEMPTED, 50.0)
+    state, _ = run(state, Tick(50.0), RunnerEnded(L1, "stopped", 51.0))
+    assert state.book.leases["l2"].state is LeaseState.COMMITTED
 
 
 # --- after a start of the gateway -------------------------------------------------------------------------
