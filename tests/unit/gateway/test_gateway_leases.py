@@ -490,7 +490,7 @@ def test_an_owner_that_changes_its_mind_does_not_stop_a_guest_from_making_room()
         notice_reason="its owner needs the device",
     )
     heir = replace(victim, id="l2", request=replace(REQUEST, id="r2"), state=LeaseState.WAITING)
-    heir = replace(heir, devices=(GPU0,), notice_deadline_s=None, notice_cause=None)
+    heir = replace(heir, devices=(GPU0,), notice_deadline_s=None, notice_cause=None, watched_from_s=None)
     report = replace(REPORT, devices=tuple(Device(one.device, "gpu", 80) for one in both), leases=(L1,))
     state = State(Book(leases={L1: victim, "l2": heir}))
     state, effects = run(state, NodeHeard(report, 40.0))
