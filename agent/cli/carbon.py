@@ -55,3 +55,38 @@ def set_series(*, file: Path, source: str, as_json: bool, paths: Paths) -> None:
     else:
         data(str(len(series.g_per_kwh)))
     talk(f"{len(series.g_per_kwh)} hours are signed; other sites have them within two minutes.")
+
+
+@carbon.command(short_help="Show the hours that this site tells the others.")
+@json_option
+@paths_options
+def show(*, as_json: bool, paths: Paths) -> None:
+    """Print the signed hours, a line each as ``set`` reads them. What other sites tell is in: nodes."""
+    import time
+    from datetime import UTC, datetime
+
+    from agent.cli.output import data, data_json, talk
+    from agent.cli.schema import SCHEMA
+    from agent.errors import NotGatewayError, RequestError
+    from agent.ledger.carbon import read_carbon
+    from agent.site.home import SiteHome
+    from federation.ledger.carbon import HOUR_S, carbon_of, open_carbon
+    from federation.ledger.signing import KeyOfSite, Keys, public_of
+
+    home = SiteHome(paths.site_dir)
+    config = home.load()
+    if config.role != "gateway":
+        raise NotGatewayError("only the gateway of a site signs for it.", fix=f"go to {config.gateway_node}")
+    signed = read_carbon(paths.state_dir)
+    if signed is None:
+        raise RequestError("this site tells no hours.", fix="sign some with: pyrdma-agent carbon set FILE")
+    series = open_carbon(signed, Keys({config.site: (KeyOfSite(public_of(home.receipts_key())),)}))
+    now = carbon_of(series, int(time.time()))
+    if as_json:
+        fields = {"site": series.site, "source": series.source, "from_s": series.from_s}
+        data_json({"schema": SCHEMA, **fields, "g_per_kwh": list(series.g_per_kwh), "now_g_per_kwh": now})
+        return
+    for at, grams in enumerate(series.g_per_kwh):
+        if grams is not None:
+            data(f"{datetime.fromtimestamp(series.from_s + at * HOUR_S, UTC):%Y-%m-%dT%H:%MZ},{grams}")
+    talk(f"from {series.source}; this hour: {'no figure' if now is None else f'{now} g per kWh'}.")

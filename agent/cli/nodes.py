@@ -44,6 +44,11 @@ def nodes(*, refresh: bool, as_json: bool, paths: Paths) -> None:
     for site in view.sites:
         if site.fault:
             talk(f"{site.name}: {site.fault}")
+        if site.egress_left_permille is not None:
+            left = site.egress_left_permille / 10
+            talk(f"{site.name}: {left:.0f} % left of the images that it may send today")
+        if site.carbon_g_per_kwh is not None:
+            talk(f"{site.name}: {site.carbon_g_per_kwh} g of CO2 per kWh in this hour")
     for fault in view.policy.faults:
         talk(f"policy: {fault}")
 

@@ -326,8 +326,11 @@ class Gateway:
             nodes=said.nodes,
             images=said.images,
             transfer_bytes_per_s=said.transfer_bytes_per_s,
+            egress_left_permille=said.egress_left_permille,
         )
-        return (own, *self._neighbours.views())
+        grams = self._fairness.exchange.carbon.grams(time.time()) if self._fairness is not None else {}
+        others = self._neighbours.views()
+        return (own, *(replace(one, carbon_g_per_kwh=grams.get(one.name)) for one in others))
 
     async def strike(self, node: str, *, put_out: bool) -> bool:
         """Strike a node off the list; what it lends and uses ends."""

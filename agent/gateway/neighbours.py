@@ -154,6 +154,7 @@ class Neighbours:
             nodes=said.nodes,
             images=said.images,
             transfer_bytes_per_s=said.transfer_bytes_per_s,
+            egress_left_permille=said.egress_left_permille,
         )
 
     async def _poll(self) -> None:

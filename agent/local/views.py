@@ -333,7 +333,9 @@ class NodeView:
 class SiteView:
     """One institution of the consortium, as its gateway said ``age_s`` ago; ``None`` when it never answered.
 
-    ``state`` is ``ready``, ``lost`` or ``unknown`` (not asked yet); counts are of donated devices.
+    ``state`` is ``ready``, ``lost`` or ``unknown`` (not asked yet); counts are of donated devices. What it
+    may still send of images today is per mille of a day's, ``None`` without a bound; the carbon of its power
+    is of this hour, as it signed it, ``None`` where it has not.
     """
 
     name: str
@@ -349,6 +351,8 @@ class SiteView:
     nodes: int
     images: int
     transfer_bytes_per_s: float
+    egress_left_permille: int | None = None
+    carbon_g_per_kwh: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ def _site_to(view: views.SiteView) -> pb.SiteState:
             nodes=view.nodes,
             images=view.images,
             transfer_bytes_per_s=view.transfer_bytes_per_s,
+            egress_left_permille=view.egress_left_permille,
         ),
+        carbon_g_per_kwh=view.carbon_g_per_kwh,
     )
 
 
@@ -118,6 +120,10 @@ def _site_from(message: pb.SiteState) -> views.SiteView:
         nodes=summary.nodes,
         images=summary.images,
         transfer_bytes_per_s=summary.transfer_bytes_per_s,
+        egress_left_permille=(
+            summary.egress_left_permille if summary.HasField("egress_left_permille") else None
+        ),
+        carbon_g_per_kwh=message.carbon_g_per_kwh if message.HasField("carbon_g_per_kwh") else None,
     )
 
 

@@ -447,7 +447,7 @@ class RegistryState(_message.Message):
     def __init__(self, consortium: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., sites: _Optional[int] = ..., refreshed_at: _Optional[float] = ..., expires_at: _Optional[float] = ...) -> None: ...
 
 class SiteState(_message.Message):
-    __slots__ = ("name", "trust_domain", "local", "state", "fault", "age_s", "address", "summary")
+    __slots__ = ("name", "trust_domain", "local", "state", "fault", "age_s", "address", "summary", "carbon_g_per_kwh")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     LOCAL_FIELD_NUMBER: _ClassVar[int]
@@ -456,6 +456,7 @@ class SiteState(_message.Message):
     AGE_S_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    CARBON_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     name: str
     trust_domain: str
     local: bool
@@ -464,7 +465,8 @@ class SiteState(_message.Message):
     age_s: float
     address: str
     summary: SiteSummary
-    def __init__(self, name: _Optional[str] = ..., trust_domain: _Optional[str] = ..., local: _Optional[bool] = ..., state: _Optional[str] = ..., fault: _Optional[str] = ..., age_s: _Optional[float] = ..., address: _Optional[str] = ..., summary: _Optional[_Union[SiteSummary, _Mapping]] = ...) -> None: ...
+    carbon_g_per_kwh: int
+    def __init__(self, name: _Optional[str] = ..., trust_domain: _Optional[str] = ..., local: _Optional[bool] = ..., state: _Optional[str] = ..., fault: _Optional[str] = ..., age_s: _Optional[float] = ..., address: _Optional[str] = ..., summary: _Optional[_Union[SiteSummary, _Mapping]] = ..., carbon_g_per_kwh: _Optional[int] = ...) -> None: ...
 
 class NodeState(_message.Message):
     __slots__ = ("name", "address", "role", "state", "age_s", "devices", "images", "transfer_bytes_per_s")

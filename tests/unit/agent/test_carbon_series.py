@@ -90,6 +90,7 @@ def test_the_command_signs_at_the_gateway(tmp_path: Path, capsys: pytest.Capture
     file.write_text(f"{hour},412\n")
     words = ["carbon", "set", str(file), "--source", "grid", "--json", *state]
     assert main(words) != 0
+    assert main(["carbon", "show", *state]) != 0
     assert not main(
         [
             *("init", "--site", "north", "--trust-domain", "north.example", "--address", "127.0.0.1:7443"),
@@ -100,6 +101,13 @@ def test_the_command_signs_at_the_gateway(tmp_path: Path, capsys: pytest.Capture
     assert not main(words)
     assert json.loads(capsys.readouterr().out)["hours"] == 1
     assert read_carbon(tmp_path / "state") is not None
+    assert not main(["carbon", "show", *state])
+    shown = capsys.readouterr()
+    assert shown.out == f"{hour},412\n"
+    assert "from grid; this hour: 4" in shown.err
+    assert not main(["carbon", "show", "--json", *state])
+    said = json.loads(capsys.readouterr().out)
+    assert (said["g_per_kwh"], said["site"]) == ([412], "north")
     file.write_text("nonsense")
     assert main(words) == 2
     assert read_carbon(tmp_path / "state") is not None

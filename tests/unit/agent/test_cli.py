@@ -46,7 +46,7 @@ FEDERATION = views.FederationView(
     registry=views.RegistryView("eu-lab", "fresh", "", 1, 1.5, 2.5),
     sites=(
         views.SiteView(
-            "uni-a", "uni-a.example", True, "ready", "", 0.5, "10.0.0.1:7443", 2, 1, 1, 1, 3, 0.25
+            "uni-a", "uni-a.example", True, "ready", "", 0.5, "10.0.0.1:7443", 2, 1, 1, 1, 3, 0.25, 700, 312
         ),
     ),
     nodes=(

@@ -106,6 +106,8 @@ FEDERATION = views.FederationView(
             nodes=2,
             images=5,
             transfer_bytes_per_s=1.5,
+            egress_left_permille=700,
+            carbon_g_per_kwh=312,
         ),
     ),
     nodes=(
