@@ -149,6 +149,7 @@ async def test_a_lease_is_in_the_books_from_its_grant_to_its_end(opened: Callabl
     async with opened() as bench:  # type: ignore[attr-defined]
         await bench.save(LEASE)
         bench.now_s += 100.0
+        await bench.accounting._write_due()
         await bench.save(replace(LEASE, state=LeaseState.ENDED, reason="given back"))
         first, last = await bench.receipts()
         assert (first.seq, first.charge_msgs, first.final, first.device) == (1, 0, False, "n1/cpu0")

@@ -738,6 +738,7 @@ async def test_a_donor_that_does_not_keep_the_question_open_is_no_reason_to_spin
         class Hasty(Queue):
             async def ask_offer(self, request: OfferRequest, wait_s: float = 0.0) -> PlaceView:
                 self.waits.append(wait_s)
+                await asyncio.sleep(0)
                 return FULL
 
         queue = bench.others["uni-b"] = bench.neighbours.get("uni-b").peer = Hasty("uni-b")

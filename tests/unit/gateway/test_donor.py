@@ -632,10 +632,11 @@ async def test_a_lease_of_a_long_boot_does_not_end_by_a_restart(tmp_path: Path) 
 async def test_a_turn_that_comes_while_a_request_is_asked_for_is_not_missed(tmp_path: Path) -> None:
     """Both that wait with one request hear of the offer at once, not when their question is over."""
     async with site(tmp_path) as one:
-        lease_id = await one.lease()
+        await one.report()
+        first = await one.offer()
         other = replace(REQUEST, request_id="r2")
         asking = [asyncio.create_task(one.donor.ask_offer(other, "uni-b", 3600.0)) for _ in range(2)]
-        freeing = asyncio.create_task(one.donor.release(lease_id, "given back", "uni-b"))
+        freeing = asyncio.create_task(one.donor.release(first.offer_id, "not wanted", "uni-b"))
         async with asyncio.timeout(5):
             answers = await asyncio.gather(*asking)
         await freeing
@@ -643,7 +644,9 @@ async def test_a_turn_that_comes_while_a_request_is_asked_for_is_not_missed(tmp_
         assert one.donor._turns._turns_come == {}
 
 
-async def test_a_defect_of_who_is_told_keeps_nothing_from_being_done(tmp_path: Path) -> None:
+async def test_a_defect_of_who_is_told_keeps_nothing_from_being_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither the journal, nor who counts grants, nor one who attends keeps a lease from its course."""
     async with site(tmp_path) as one:
 
@@ -660,6 +663,7 @@ async def test_a_defect_of_who_is_told_keeps_nothing_from_being_done(tmp_path: P
         await until(lambda: len(one.donor._turns._heeds.get(lease_id, ())) == 2)
         await one.report(devices=(replace(REPORT.devices[0], state="reclaiming", reclaim_left_s=10.0),))
         assert [one.left_s for one in heard] == [10.0]
+        assert "a notice to uni-b" in caplog.text
         await one.donor.gone("n1", "its owner needs it")
         assert await asyncio.gather(*attending) == ["its owner needs it"] * 2
         await until(lambda: one.free)
