@@ -24,7 +24,7 @@ from agent.gateway.events import ClockRead, PolicyChanged, Receipted, StandingCh
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.placement import CarbonPreference
 from agent.gateway.ranking import Ranking
-from agent.gateway.signed_requests import NO_PURPOSE, KnownRequests, signed
+from agent.gateway.signed_requests import NO_PURPOSE, KnownRequests, default_purpose, signed
 from agent.gateway.view import device_counts
 from agent.ledger.books import Judge, LedgerBooks, Signing
 from agent.ledger.exchange import ExchangePeer, LedgerExchange
@@ -38,7 +38,8 @@ from agent.state.ledger_store import LedgerStore
 from federation.errors import ReceiptError
 from federation.fairshare.standing import Standing
 from federation.ledger.signing import Keys, keys_of
-from federation.policy.policy import ANY, Policy
+from federation.policy.policy import Policy
+from federation.registry.membership import Membership
 
 _log = logging.getLogger(__name__)
 _NOBODY = Keys({})
@@ -69,6 +70,22 @@ class Parts:
     neighbours: Neighbours
     peer: Callable[[str], ExchangePeer]
     clock: Callable[[], float]
+
+
+class _KeysOf:
+    """The sites' keys as the registry has them, made anew when it has changed: each request asks for them."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._membership: Membership | None = None
+        self._keys = _NOBODY
+
+    def __call__(self) -> Keys:
+        known = self._trust.membership
+        if known is not self._membership:
+            self._keys = _NOBODY if known is None else keys_of(known)
+            self._membership = known
+        return self._keys
 
 
 class Fairness:
@@ -108,12 +125,11 @@ class Fairness:
 
         watch = PolicyWatch(parts.folder, parts.site, changed)
 
-        def keys() -> Keys:
-            known = parts.trust.membership
-            return _NOBODY if known is None else keys_of(known)
-
         books = await LedgerBooks.of(
-            LedgerStore(parts.file), Signing(parts.site, parts.key), keys=keys, policies=watch.policies
+            LedgerStore(parts.file),
+            Signing(parts.site, parts.key),
+            keys=_KeysOf(parts.trust),
+            policies=watch.policies,
         )
         made.append(cls(parts, books, watch))
         return made[0]
@@ -274,12 +290,6 @@ class Fairness:
                 await self._read_clock()
             except Exception:  # noqa: BLE001 - hours of lending would go by an old clock for ever
                 _log.exception("the time of day met a defect; it is read again")
-
-
-def default_purpose(policy: Policy | None) -> str:
-    """Return the purpose of who names none: the first in the policy that anybody may claim; else none."""
-    purposes = policy.purposes.values() if policy is not None else ()
-    return next((one.name for one in purposes if ANY in one.claimants), "")
 
 
 def _deciding(now: InForce) -> Policy | None:

@@ -21,9 +21,16 @@ from agent.daemon.faces import OfferRequest
 from agent.limits import MAX_REQUESTS_KNOWN
 from federation.ledger.request import RequestBody, SignedRequest, encode_request, open_request, sign_request
 from federation.ledger.signing import Keys
+from federation.policy.policy import ANY, Policy
 
 NO_PURPOSE: Final = "none"
 """Stands in signed requests and on receipts where nobody named a purpose."""
+
+
+def default_purpose(policy: Policy | None) -> str:
+    """Return the purpose of who names none: the first in the policy that anybody may claim; else none."""
+    purposes = policy.purposes.values() if policy is not None else ()
+    return next((one.name for one in purposes if ANY in one.claimants), "")
 
 
 def signed(request: OfferRequest, site: str, key: Ed25519PrivateKey, unix_s: int) -> OfferRequest:
