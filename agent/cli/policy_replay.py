@@ -48,6 +48,13 @@ _DEFAULT_JOBS: Final = 20_000
     help="What a guest's start costs, such as disk=600s; several are compared.  [default: warm=1.5s]",
 )
 @click.option("--lag", metavar="TIME", default="1m", show_default=True, help="How late others' books arrive.")
+@click.option(
+    "--patience",
+    metavar="TIME",
+    default="2h",
+    show_default=True,
+    help="How long guests wait until they give up.",
+)
 @click.option("--plot", type=_new_file, help="Draw a picture: a file that ends in .svg or .png.")
 @json_option
 def replay(
@@ -62,6 +69,7 @@ def replay(
     donors_text: str | None,
     starts: tuple[str, ...],
     lag: str,
+    patience: str,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -88,7 +96,7 @@ def replay(
 
         check_plot(plot)
     costs = [parse_start(one) for one in starts] or [WARM]
-    lag_s = parse_duration(lag)
+    lag_s, patience_s = parse_duration(lag), parse_duration(patience)
     jobs, donors = _jobs(trace, helios=helios, accounts=accounts, sha256=sha256, generate=generate)
     if donors_text is not None:
         donors = parse_donors(donors_text)
@@ -99,7 +107,7 @@ def replay(
         _write(jobs, write_trace)
     named = _policies(policies, jobs)
     talk(_said(jobs, donors))
-    summaries = replay_all(jobs, donors, named, costs, lag_s=lag_s, said=talk)
+    summaries = replay_all(jobs, donors, named, costs, lag_s=lag_s, patience_s=patience_s, said=talk)
     if plot is not None:
         from agent.replay.plot import draw
 

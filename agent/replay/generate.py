@@ -82,15 +82,15 @@ class Institution:
 
 
 DEFAULT: Final = (
-    Institution(name="alder", devices=64, local_load=0.62, guest_devices=18.0),
-    Institution(name="birch", devices=48, local_load=0.58, guest_devices=14.0, zone_h=-6.0),
-    Institution(name="cedar", devices=16, local_load=0.60, guest_devices=10.0),
-    Institution(name="elm", devices=16, local_load=0.55, guest_devices=10.0, zone_h=8.0),
-    Institution(name="fir", devices=12, local_load=0.50, guest_devices=8.0, zone_h=-6.0),
-    Institution(name="hazel", devices=4, local_load=0.50, guest_devices=6.0, account_class="student"),
-    Institution(name="iris", devices=2, local_load=0.40, guest_devices=5.0, zone_h=8.0),
-    Institution(name="juniper", devices=0, guest_devices=4.0, account_class="under-resourced"),
-    Institution(name="kelp", devices=0, guest_devices=4.0, account_class="newcomer"),
+    Institution(name="alder", devices=64, local_load=0.62, guest_devices=8.0),
+    Institution(name="birch", devices=48, local_load=0.58, guest_devices=6.0, zone_h=-6.0),
+    Institution(name="cedar", devices=16, local_load=0.60, guest_devices=6.0),
+    Institution(name="elm", devices=16, local_load=0.55, guest_devices=6.0, zone_h=8.0),
+    Institution(name="fir", devices=12, local_load=0.50, guest_devices=5.0, zone_h=-6.0),
+    Institution(name="hazel", devices=4, local_load=0.50, guest_devices=4.0, account_class="student"),
+    Institution(name="iris", devices=2, local_load=0.40, guest_devices=4.0, zone_h=8.0),
+    Institution(name="juniper", devices=0, guest_devices=3.0, account_class="under-resourced"),
+    Institution(name="kelp", devices=0, guest_devices=3.0, account_class="newcomer"),
 )
 """A consortium with two large members, three in the middle, two small ones, and two that own nothing."""
 

@@ -28,6 +28,7 @@ class GuestJob:
         saved_s: work that is kept.
         saved_s: what is done for good.
         refused: by code why nobody lends; empty: somebody did, or it waits.
+        given_up_s: when its borrower waited no more; ``None``: it never gave it up.
         stays: how many leases it had.
     """
 
@@ -42,6 +43,7 @@ class GuestJob:
     ended_s: float | None = None
     saved_s: float = 0.0
     refused: str = ""
+    given_up_s: float | None = None
     stays: int = 0
 
 

@@ -77,7 +77,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         _waits(waits, summaries)
         _shares(shares, summaries)
         handles, labels = shares.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(summaries), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(summaries) + 1, frameon=False)
         kind = path.suffix.lower()[1:]
         metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         try:

@@ -43,6 +43,7 @@ def overview(summaries: Sequence[Summary]) -> Table:
         ("leases ended by donors", lambda one: f"{one.evictions:,}"),
         ("guests' jobs", lambda one: f"{one.total.jobs:,}"),
         ("  refused", lambda one: f"{one.total.refused:,}"),
+        ("  given up", lambda one: f"{one.total.given_up:,}"),
         ("  still waiting at the end", lambda one: f"{one.total.never_started:,}"),
         ("  wait until served, half", lambda one: time_text(one.total.wait_p50_s)),
         ("  wait until served, 9 of 10", lambda one: time_text(one.total.wait_p90_s)),

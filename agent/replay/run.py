@@ -20,6 +20,7 @@ def replay_all(
     starts: Sequence[StartCost],
     *,
     lag_s: float,
+    patience_s: float,
     said: Callable[[str], None],
 ) -> tuple[Summary, ...]:
     """Return the figures of each variant: policies in their order, each with the start costs in theirs.
@@ -30,6 +31,7 @@ def replay_all(
         policies: by the names that figures carry.
         starts: what a guest's start costs.
         lag_s: how old other donors' books are when they arrive.
+        patience_s: how long a guest job is waited for.
         said: told of each variant before it is replayed.
 
     Raises:
@@ -43,7 +45,7 @@ def replay_all(
     found = []
     for name, policy, start in variants:
         said(f"replaying: {name}, {start.name} {start.seconds:g} s")
-        world = World(donors=donors, start=start, lag_s=lag_s)
+        world = World(donors=donors, start=start, lag_s=lag_s, patience_s=patience_s)
         outcome = Simulation(world, policy, span_s=jobs[-1].submit_s + 1.0).run(jobs)
         found.append(summarise(outcome, policy=name, start=start.name, start_s=start.seconds))
     return tuple(found)

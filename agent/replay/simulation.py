@@ -171,7 +171,10 @@ class Simulation:
             wanted_s=job.duration_s,
         )
         self.outcome.guests.append(row)
-        self._ask_anew(_Asking(job, row, self._request(job, f"{self._jobs:07}", job.duration_s)))
+        asking = _Asking(job, row, self._request(job, f"{self._jobs:07}", job.duration_s))
+        self._ask_anew(asking)
+        if math.isfinite(self._world.patience_s):
+            self.agenda.at(job.submit_s + self._world.patience_s, self._give_up, asking)
 
     # --- borrowers ----------------------------------------------------------------------------------------
 
@@ -215,6 +218,18 @@ class Simulation:
         elif len(asking.answers) == len(asking.asked):
             asking.row.refused = next(iter(asking.answers.values()), "no-donor")
             del self._askings[asking.request.id]
+
+    def _give_up(self, asking: _Asking) -> None:
+        """Withdraw a job that has never served, and does not start now."""
+        if asking.row.started_s is not None or asking.row.refused or asking.served():
+            return
+        asking.row.given_up_s = self.agenda.now_s
+        asking.number += 1
+        del self._askings[asking.request.id]
+        for site, donor in asking.asked.items():
+            if site not in asking.answers:
+                name = asking.request.borrower_site
+                self._feed(donor, Withdrawn(asking.request.id, name, self.agenda.now_s))
 
     def _further(self, asking: _Asking) -> list[DonorSite]:
         """Return the donors not asked yet: its own site, then those with most devices free, by name."""

@@ -1,8 +1,8 @@
 """The figures of a replay: waits, shares and device-hours by institution, by class and by size.
 
 A wait is the time from a job's submission until it first serves, its start included. A job that never did has
-waited until the span's end, so that an upper quantile is never flattered by those that still wait. Quantiles
-are nearest ranks. Bands of size go by the devices that an institution's site owns.
+waited until it was given up, or until the span's end, so that no quantile is flattered by it. Quantiles are
+nearest ranks. Bands of size go by the devices that an institution's site owns.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Group:
         name: of the institution, class or band.
         jobs: that asked.
         refused: that nobody lends to.
+        given_up: that were waited for in vain.
         never_started: that still wait at the end.
         wait_p50_s, wait_p90_s: how long they waited until they served; ``None``: there are none.
         useful_h: work that was kept.
@@ -37,6 +38,7 @@ class Group:
     name: str
     jobs: int
     refused: int
+    given_up: int
     never_started: int
     wait_p50_s: float | None
     wait_p90_s: float | None
@@ -171,7 +173,8 @@ class _Groups:
             name=name,
             jobs=len(jobs),
             refused=len(jobs) - len(taken),
-            never_started=sum(job.started_s is None for job in taken),
+            given_up=sum(job.given_up_s is not None for job in taken),
+            never_started=sum(job.started_s is None and job.given_up_s is None for job in taken),
             wait_p50_s=quantile(waits, 0.5),
             wait_p90_s=quantile(waits, 0.9),
             useful_h=useful_s / _HOUR_S,
@@ -181,7 +184,8 @@ class _Groups:
 
 
 def _wait_s(job: GuestJob, span_s: float) -> float:
-    return (span_s if job.started_s is None else job.started_s) - job.submit_s
+    until_s = span_s if job.given_up_s is None else job.given_up_s
+    return (until_s if job.started_s is None else job.started_s) - job.submit_s
 
 
 def _own(outcome: Outcome, site: str) -> OwnGroup:

@@ -90,6 +90,7 @@ class World:
         checkpoint_s: how often a guest's work is kept; what came after the last time is lost with its lease.
         donors_asked: how many donors a request is asked of at once, and as many more each ``widen_s``.
         widen_s: how long a request waits until then.
+        patience_s: how long a job is waited for until it serves first; then its borrower gives it up.
         reach: by site, the donors that it may ask; a site that is not named may ask all.
     """
 
@@ -106,6 +107,7 @@ class World:
     checkpoint_s: float = 600.0
     donors_asked: int = MAX_DONORS_ASKED
     widen_s: float = WIDEN_S
+    patience_s: float = math.inf
     reach: Mapping[str, frozenset[str]] = field(default_factory=dict)
     devices: int = field(init=False)
 

@@ -1,4 +1,4 @@
-"""S1 to S9 by seed: eight donors of sixteen devices, a week. ``docs/performance.md`` has what was measured."""
+"""S1 to S9 by seed: eight donors of sixteen devices for a week; docs/performance.md has the figures."""
 
 from __future__ import annotations
 

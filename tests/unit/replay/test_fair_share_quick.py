@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.fair_share import SCENARIOS, Setting
 from benchmarks.sharing import HOUR_S
 
-QUICK = Setting(days=0.6, devices=8, median_s=1200.0, warm_up_s=4 * HOUR_S)
+QUICK = Setting(days=0.45, devices=8, median_s=1200.0, warm_up_s=4 * HOUR_S)
 
 
 def measured(name: str) -> dict[str, float]:
@@ -13,7 +13,7 @@ def measured(name: str) -> dict[str, float]:
 
 
 def test_shares_come_out_as_the_weights_say() -> None:
-    """S1: of ten hours each borrower has its share within a tenth, and of any six within a quarter."""
+    """S1: of seven hours each borrower has its share within a tenth, and of any six within a quarter."""
     found = measured("S1")
     assert found["s1_week"] <= 0.10  # 0.03 is for a week: here the smallest share is three devices
     assert found["s1_six_hours"] <= 0.25

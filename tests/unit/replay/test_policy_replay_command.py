@@ -129,7 +129,7 @@ def test_who_gains_goes_by_hours_and_then_by_waits() -> None:
     """Served hours count first; where they are the same, the wait of nine of ten."""
 
     def group(useful_h: float, wait_s: float | None) -> Group:
-        return Group("a", 10, 0, 0, wait_s, wait_s, useful_h, 0.1, 100.0)
+        return Group("a", 10, 0, 0, 0, wait_s, wait_s, useful_h, 0.1, 100.0)
 
     assert verdict(group(100.0, 60.0), group(110.0, 600.0)) == "gains 10 h"
     assert verdict(group(100.0, 60.0), group(90.0, 6.0)) == "loses 10 h"
