@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +81,13 @@ async def journal(folder: Path) -> AsyncIterator[tuple[DecisionLog, Disk]]:
         await file.close()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition with a deadline."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def code(line: LogLine) -> str:
     """Return a decision's code, as its line has it."""
     return str(json.loads(line.body)["code"])
@@ -110,8 +117,7 @@ async def test_closing_in_the_middle_of_a_write_loses_nothing(tmp_path: Path) ->
     async with journal(tmp_path) as (log, disk):
         disk.go.clear()
         log.decided(DECISION)
-        while not disk.tries:
-            await asyncio.sleep(0)
+        await until(lambda: disk.tries)
         log.decided(replace(DECISION, code="later"))
         closing = asyncio.create_task(log.close())
         await asyncio.sleep(0)
@@ -128,8 +134,7 @@ async def test_what_the_disk_does_not_take_is_tried_again(
     async with journal(tmp_path) as (log, disk):
         disk.fault = StateError("the disk is full.", fix="free space")
         log.decided(DECISION)
-        while disk.tries < 5:
-            await asyncio.sleep(0.001)
+        await until(lambda: disk.tries >= 5)
         log.decided(replace(DECISION, code="later"))
         disk.fault = None
         await log.close()
@@ -161,8 +166,7 @@ async def test_a_defect_of_one_line_keeps_nobody_from_deciding(
             log.decided(replace(DECISION, event=Tick(float("nan"))))
             disk.fault = ValueError("a defect")
             log.decided(replace(DECISION, code="spoilt"))
-            while not disk.tries:
-                await asyncio.sleep(0)
+            await until(lambda: disk.tries)
             disk.fault = None
             log.decided(DECISION)
             await log.close()

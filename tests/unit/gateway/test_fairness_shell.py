@@ -230,8 +230,24 @@ async def test_a_site_needs_nobodys_leave_for_its_own_devices(opened: Opened) ->
         refusal = await site.ask(asked())
         assert isinstance(refusal, Refusal)
         assert (refusal.code, refusal.terminal) == ("arrears", False)
-        unsigned = replace(REQUEST, account="/uni-a")
-        assert isinstance(await site.ask(unsigned, "uni-a"), LeaseOffer)
+        for own in (replace(REQUEST, account="/uni-a"), asked("r2", "uni-a")):
+            offer = await site.ask(own, "uni-a")
+            assert isinstance(offer, LeaseOffer)
+            await site.donor.release(offer.offer_id, "not wanted", "uni-a")
+
+
+async def test_a_site_signs_with_the_key_that_the_registry_names_now(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is signed with another one counts from when the registry says so, and the old one no more."""
+    async with opened(version(1)) as site:
+        old = asked("r1")
+        monkeypatch.setitem(KEYS, "uni-b", Ed25519PrivateKey.generate())
+        new = asked("r2")
+        assert isinstance(await site.ask(new), Refusal)
+        site.trust.learn(site.consortium(version(1)))
+        assert isinstance(await site.ask(new), LeaseOffer)
+        assert isinstance(await site.ask(old), Refusal)
 
 
 async def test_a_site_that_does_not_lend_lends_to_nobody_and_still_ranks(
