@@ -191,22 +191,24 @@ async def test_who_owes_signatures_for_a_day_is_known_with_the_ranking(tmp_path:
 async def test_an_older_ranking_never_follows_a_newer_one(tmp_path: Path) -> None:
     """Two that are wanted at once are made one after the other."""
     async with site(tmp_path, "uni-a") as own:
-        running = 0
+        running, go = 0, asyncio.Event()
 
         async def slow(standing: Standing) -> None:
             nonlocal running
             running += 1
-            assert running == 1
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            running -= 1
+            await go.wait()
             own.standings.append(standing)
 
         own.ranking = Ranking(
             own.books, policy=lambda: POLICY, donated=dict, changed=slow, unix_s=lambda: NOW[0]
         )
-        await asyncio.gather(*(own.ranking.now() for _ in range(5)))
-        assert len(own.standings) == 5
+        ranking = [asyncio.create_task(own.ranking.now()) for _ in range(3)]
+        for _ in range(10):
+            await own.books.standings()  # the others' reads would be done by then
+        assert running == 1
+        go.set()
+        await asyncio.gather(*ranking)
+        assert len(own.standings) == 3
 
 
 @pytest.mark.parametrize("fault", [StateError("the disk is gone.", fix="mend it"), ValueError("a defect")])

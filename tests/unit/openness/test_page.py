@@ -142,10 +142,11 @@ async def test_connections_are_bounded_and_silent_ones_end() -> None:
         silent = [await connect(server) for _ in range(MAX_PAGE_CONNECTIONS)]
         with suppress(OSError):
             assert await say(server, b"GET / HTTP/1.1\r\n\r\n") == b""
-        for reader, writer in silent:
-            with suppress(OSError):
-                assert await reader.read() == b""
-            writer.close()
+        async with asyncio.timeout(3):
+            for reader, writer in silent:
+                with suppress(OSError):
+                    assert await reader.read() == b""
+                writer.close()
         assert (await ask(server, "/"))[0] == 200
 
 
