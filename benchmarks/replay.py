@@ -1,7 +1,7 @@
 """``replay_s``: a made trace of 100,000 jobs replayed on four donors, on one core, beside its limit.
 
-The jobs are those of four institutions of 64 devices, local and guest, over some ten days; every decision is
-the gateway's own. ``steps`` are the events that the decision cores were given.
+The jobs are those of four institutions of 64 devices, local and guest, that keep three of four devices busy;
+every decision is the gateway's own. ``steps`` are the events that the decision cores were given.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
             name=name,
             devices=options.devices,
             local_load=0.5,
-            guest_devices=0.45 * options.devices,
+            guest_devices=0.25 * options.devices,
             zone_h=6.0 * at,
         )
         for at, name in enumerate(NAMES)
