@@ -18,10 +18,11 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final
 
-from agent.gateway.book import Offer, Stopping
+from agent.gateway.book import Lease, LeaseState, Stopping
 from agent.gateway.change import Change
 from agent.gateway.queue import Wish
 from agent.gateway.supply import Supply
+from agent.limits import KILL_SLACK_S
 from federation.fairshare.line import Waiting
 
 REPLAYS: Final = 11
@@ -49,13 +50,18 @@ def _play(change: Change, supply: Supply, lengths: Sequence[float], wants: Seque
     """Return when the last of some requests has its devices, in one play."""
     free_at = [0.0] * sum(len(one.free) for one in supply.shelves.values())
     for lease in change.leases.values():
-        ran_s = change.now_s - lease.granted_at_s
+        waits = lease.state is LeaseState.WAITING
+        ran_s = 0.0 if waits else change.now_s - lease.granted_at_s
         left_s = _length(lengths, ran_s, lease.id, seed) - ran_s
-        ends_s = lease.granted_at_s + lease.terms.max_duration_s - change.now_s
-        free_at += [max(0.0, min(left_s, ends_s))] * len(lease.devices)
-    others: tuple[Offer | Stopping, ...] = (*change.offers.values(), *change.stopping.values())
-    for held in others:
-        free_at += [_length(lengths, 0.0, str(held.device), seed)] * len(held.devices)
+        ends_s = lease.terms.max_duration_s - ran_s
+        if lease.notice_deadline_s is not None:
+            ends_s = min(ends_s, lease.notice_deadline_s - change.now_s)
+        count = len(lease.devices) if waits else _left_by(change, lease)
+        free_at += [max(0.0, min(left_s, ends_s))] * count
+    for offer in change.offers.values():
+        free_at += [_length(lengths, 0.0, str(offer.device), seed)] * len(offer.devices)
+    for left in change.stopping.values():
+        free_at += [KILL_SLACK_S] * _left_by(change, left)
     heapify(free_at)
     at_s = 0.0
     for number, count in enumerate(wants):
@@ -65,6 +71,11 @@ def _play(change: Change, supply: Supply, lengths: Sequence[float], wants: Seque
         for _ in taken:
             heappush(free_at, at_s + length)
     return at_s
+
+
+def _left_by(change: Change, held: Lease | Stopping) -> int:
+    """Return how many devices are nobody's after it: none that an offer, or a lease, is to have next."""
+    return sum(one not in change.awaited for one in held.devices)
 
 
 def _length(lengths: Sequence[float], ran_s: float, name: str, seed: int) -> float:
