@@ -90,13 +90,14 @@ def _compete(supply: Supply, one: Waiting[Wish], other: Waiting[Wish]) -> bool:
         return False
     if supply.deficits and supply.privilege(first) < supply.privilege(second):
         return False
-    useful = [
-        candidate.device
+    if first.total_bytes * second.devices <= second.total_bytes * first.devices:
+        return True  # no device would do for the other that would not do for it
+    return all(
+        fits(first, candidate.device)
         for shelf in supply.shelves_for(second)
         for candidate in shelf.lent
         if fits(second, candidate.device)
-    ]
-    return all(fits(first, device) for device in useful)
+    )
 
 
 def _freed_in_s(change: Change, request: LeaseRequest) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from agent.gateway.admission import denied, fits
 from agent.gateway.book import Lease, LeaseState, Offer
@@ -154,12 +155,16 @@ class Supply:
             return Reserve(free=self.free)
         held: dict[str, int] = {}
         instant = 0
-        everything: tuple[Lease | Offer, ...] = (*change.leases.values(), *change.offers.values())
+        names: dict[tuple[str, ...], str | None] = {}
+        everything: Iterable[Lease | Offer] = chain(change.leases.values(), change.offers.values())
         for one in everything:
-            name = self.drawing_on(one.request)
+            classes = one.request.classes
+            if classes not in names:
+                names[classes] = self.drawing_on(one.request)
+            name = names[classes]
             if name is not None:
                 held[name] = held.get(name, 0) + len(one.devices)
-            elif self.is_lent(one):
+            elif one.terms.instant and self.is_lent(one):
                 instant += len(one.devices)
         return Reserve(floors, held, self.free, instant)
 
