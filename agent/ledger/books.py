@@ -280,7 +280,7 @@ class LedgerBooks:
             usage=(await self.store.usage()).add_all(await self.store.corrections()),
             open_leases=open_leases,
             held=holdings(open_leases),
-            arrears=in_arrears(await self.store.all_unsigned(), now_s),
+            arrears=in_arrears(await self.store.unanswered(), now_s),
             heard_at={row.donor: row.heard_at for row in donors},
         )
 

@@ -215,6 +215,14 @@ class LedgerStore:
         """Return all leases with a receipt that its borrower has not countersigned."""
         return await self._lines(" WHERE l.unsigned_since_s IS NOT NULL", [])
 
+    async def unanswered(self) -> list[LeaseLine]:
+        """Return all leases with a receipt that its borrower has neither countersigned nor disputed."""
+        where = (
+            " WHERE l.unsigned_since_s IS NOT NULL AND NOT EXISTS (SELECT 1 FROM ledger_statements s"
+            " WHERE s.donor = d.donor AND s.lease_id = l.lease_id AND s.kind = 'dispute')"
+        )
+        return await self._lines(where, [])
+
     async def open_leases(self) -> list[LeaseLine]:
         """Return all leases whose last receipt is not final."""
         return await self._lines(" WHERE l.final = 0", [])

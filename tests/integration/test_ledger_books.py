@@ -498,6 +498,8 @@ def test_a_dispute_ranks_lower_until_an_auditor_has_signed(tmp_path: Path) -> No
         assert _total(seen.usage) == 1000
         (line,) = await world.north.books.store.leases()
         assert (line.charge_msgs, line.signed_seq) == (600 * 2500, 0)
+        assert len(await world.north.books.store.all_unsigned()) == 1
+        assert await world.north.books.store.unanswered() == [], "who disputes owes no signature"
         resolution = Resolution(
             donor="north", lease_id="lease-1", charge_msgs=5000, auditor="auditor", reason="", at_s=START_S
         )
