@@ -284,7 +284,7 @@ async def test_a_lease_and_its_receipt_are_on_disk_together(opened: Callable[[],
         assert entry is not None
 
         def broken(db: object) -> None:
-            entry(db)  # type: ignore[arg-type]
+            entry(db)
             raise RuntimeError("the power fails here")
 
         with pytest.raises(Exception, match="the power fails here"):
