@@ -51,9 +51,7 @@ class LeaseUsage:
         for one in accounts:
             held, seconds = await self._leases.lease_times(self._site, one, now_s=time.time())
             rows.append(AccountUsageView(one, charged_msgs=int(seconds * MSGS_PER_S), leases=held))
-        return UsageView(
-            tuple(rows), "seconds of whole devices in this gateway's list of leases"
-        )
+        return UsageView(tuple(rows), "seconds of whole devices in this gateway's list of leases")
 
 
 class LedgerUsage:

@@ -81,8 +81,7 @@ def _node_view(
         state=state,
         age_s=None if heard is None else now_s - heard.heard_at_s,
         devices=tuple(
-            _device_view(DeviceRef(name, one.id), one, report.donating, book)
-            for one in report.devices
+            _device_view(DeviceRef(name, one.id), one, report.donating, book) for one in report.devices
         )
         if report is not None
         else (),
