@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -92,6 +93,23 @@ class Federation:
     def sign(self, *options: str) -> None:
         """Have the consortium sign its registry anew."""
         command("consortium", "publish", "--registry", str(self.registry), "--keys", str(self.keys), *options)
+
+    def policy(self, text: str, *gateways: SiteNode) -> None:
+        """Sign a policy that counts as of now (``{effective_at}``), and wait until it counts at these."""
+        begins = time.gmtime(int(time.time()) // 600 * 600)
+        file = self.folder / "policy.yaml"
+        file.write_text(text.format(effective_at=time.strftime("%Y-%m-%dT%H:%MZ", begins)))
+        self.command(
+            *("consortium", "policy", "publish", str(file)),
+            *("--registry", str(self.registry), "--keys", str(self.keys)),
+        )
+
+        def in_force() -> bool:
+            for one in gateways:
+                one.call(lambda client: client.refresh())
+            return all(one.call(lambda client: client.queue()).consortium for one in gateways)
+
+        until(in_force, "the policy counts")
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command that needs no agent; it must succeed."""

@@ -80,17 +80,7 @@ def sites(
     west = federation.found(federation.node("w1", "west"), "--no-donate")
     federation.acquaint(north, south, west)
     north.publish(make_model("m"), "m")
-    begins = time.gmtime(int(time.time()) // 600 * 600)
-    policy = federation.folder / "policy.yaml"
-    policy.write_text(POLICY.format(effective_at=time.strftime("%Y-%m-%dT%H:%MZ", begins)))
-    federation.command(
-        *("consortium", "policy", "publish", str(policy)),
-        *("--registry", str(federation.registry), "--keys", str(federation.keys)),
-    )
-    refresh(north, south, west)
-    until(
-        lambda: all(queue_of(one).consortium == "demo" for one in (north, south, west)), "the policy counts"
-    )
+    federation.policy(POLICY, north, south, west)
     return federation, north, south, west
 
 

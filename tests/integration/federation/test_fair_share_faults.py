@@ -55,15 +55,7 @@ def sites(
     south = federation.found(federation.node("s1", "south"), "--no-donate")
     federation.acquaint(gateway, south)
     node.publish(make_model("m"), "m")
-    begins = time.gmtime(int(time.time()) // 600 * 600)
-    policy = federation.folder / "policy.yaml"
-    policy.write_text(POLICY.format(effective_at=time.strftime("%Y-%m-%dT%H:%MZ", begins)))
-    federation.command(
-        *("consortium", "policy", "publish", str(policy)),
-        *("--registry", str(federation.registry), "--keys", str(federation.keys)),
-    )
-    refresh(gateway, south)
-    until(lambda: gateway.call(lambda client: client.queue()).consortium == "demo", "the policy counts")
+    federation.policy(POLICY, gateway, south)
     return gateway, node, south
 
 

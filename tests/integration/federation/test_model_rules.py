@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,20 +52,7 @@ def sites(
     publish(south, secret, "alias", "--licence", "mit")
     lists = [str(one.paths.site_dir / f"{one.site}.models.json") for one in (north, south)]
     federation.sign(*(word for path in lists for word in ("--models", path)))
-    begins = time.gmtime(int(time.time()) // 600 * 600)
-    policy = federation.folder / "policy.yaml"
-    policy.write_text(POLICY.format(effective_at=time.strftime("%Y-%m-%dT%H:%MZ", begins)))
-    federation.command(
-        *("consortium", "policy", "publish", str(policy)),
-        *("--registry", str(federation.registry), "--keys", str(federation.keys)),
-    )
-
-    def in_force() -> bool:
-        for one in (north, south):
-            one.call(lambda client: client.refresh())
-        return all(one.call(lambda client: client.queue()).consortium == "demo" for one in (north, south))
-
-    until(in_force, "the policy counts")
+    federation.policy(POLICY, north, south)
     return north, south
 
 
