@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import cast
 
 from agent.gateway.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, nonce_after
 from agent.gateway.events import (
@@ -26,8 +27,9 @@ from agent.gateway.events import (
     Stop,
 )
 from agent.gateway.fleet import DeviceRef, NodeReport
+from agent.gateway.past import past_of
 from agent.gateway.queue import waiting_of
-from agent.gateway.request import LeaseRequest, Refused, account_of
+from agent.gateway.request import LeaseRequest, Refused, RequestKey, account_of
 from agent.gateway.state import Debt, State, charges_of
 from agent.limits import LEASE_REPORT_GRACE_S, MAX_DURATIONS_KEPT, MAX_ENDED_KEPT
 from federation.fairshare.accounts import ancestors
@@ -61,20 +63,25 @@ class Change:
         self.look = False
         """Whether somebody in the queue may be served now who could not be before."""
         self.due_s = state.due_s
-        index = state.book.index
-        self.offers = dict(state.book.offers)
-        self.leases = dict(state.book.leases)
-        self.stopping = dict(state.book.stopping)
-        self.ended = state.book.ended
+        book = state.book
+        index = book.index
+        # Only read until ``_own_book`` has copied them: many events change nothing of the book.
+        self.offers = cast("dict[str, Offer]", book.offers)
+        self.leases = cast("dict[str, Lease]", book.leases)
+        self.stopping = cast("dict[str, Stopping]", book.stopping)
+        self.ended = book.ended
         self.debts = state.debts
-        self._ended_is_own = self._debts_are_own = False
-        self.taken = dict(index.taken)
-        self.awaited = dict(index.awaited)
-        self.requests = dict(index.requests)
-        self.held = dict(index.held)
+        self.taken = cast("dict[DeviceRef, str]", index.taken)
+        self.awaited = cast("dict[DeviceRef, str]", index.awaited)
+        self.requests = cast("dict[RequestKey, str]", index.requests)
+        self.held = cast("dict[str, int]", index.held)
+        self._before = book
+        self._book_is_own = self._debts_are_own = False
 
     def book(self) -> Book:
         """Return the book as it is by now."""
+        if not self._book_is_own:
+            return self._before
         index = Index(self.taken, self.awaited, self.requests, self.held)
         return Book(self.lease_ttl_s, self.offers, self.leases, self.stopping, self.ended, index)
 
@@ -105,7 +112,17 @@ class Change:
 
     def due(self, moment_s: float) -> None:
         """See to it that something is looked at again at a moment."""
-        self.due_s = min(self.due_s, moment_s)
+        if moment_s < self.due_s:
+            self.due_s = moment_s
+
+    def _own_book(self) -> None:
+        """Copy the parts of the book, once, before the first of them changes."""
+        if not self._book_is_own:
+            self._book_is_own = True
+            self.offers, self.leases = dict(self.offers), dict(self.leases)
+            self.stopping = dict(self.stopping)
+            self.taken, self.awaited = dict(self.taken), dict(self.awaited)
+            self.requests, self.held = dict(self.requests), dict(self.held)
 
     # --- devices ------------------------------------------------------------------------------------------
 
@@ -117,6 +134,7 @@ class Change:
             devices: which are free, awaited by nobody, or ``before``'s.
             before: the offer that becomes the lease.
         """
+        self._own_book()
         whole = True
         for device in devices:
             if self.taken.get(device, before) == before:
@@ -128,6 +146,7 @@ class Change:
 
     def let_go(self, holder: str, devices: Iterable[DeviceRef]) -> None:
         """Take devices back from an offer or a lease; whoever awaits one has it then."""
+        self._own_book()
         for device in devices:
             if self.awaited.get(device) == holder:
                 del self.awaited[device]
@@ -150,6 +169,7 @@ class Change:
         self.effects.append(Start(lease))
 
     def _count(self, request: LeaseRequest, devices: int) -> None:
+        self._own_book()
         for path in ancestors(account_of(request)):
             left = self.held.get(path, 0) + devices
             if left:
@@ -161,6 +181,7 @@ class Change:
 
     def offer(self, offer: Offer, device_class: str) -> None:
         """Hold devices for a request of the queue, and charge its account for what it may do with them."""
+        self._own_book()
         self.offers[offer.id] = offer
         self.requests[offer.request.key] = offer.id
         self.take(offer.id, offer.devices)
@@ -171,6 +192,7 @@ class Change:
 
     def commit(self, offer: Offer, lease: Lease) -> bool:
         """Make an offer a lease; whether it has its devices now."""
+        self._own_book()
         del self.offers[offer.id]
         whole = self.take(lease.id, offer.devices, before=offer.id)
         debt = self.debts.get(offer.id)
@@ -181,6 +203,7 @@ class Change:
 
     def drop(self, offer: Offer) -> None:
         """Forget an open offer; its devices are free."""
+        self._own_book()
         del self.offers[offer.id]
         if self.requests.get(offer.request.key) == offer.id:
             del self.requests[offer.request.key]
@@ -203,6 +226,7 @@ class Change:
 
     def put(self, lease: Lease) -> None:
         """Write down a lease that has not ended."""
+        self._own_book()
         self.leases[lease.id] = lease
         self.requests[lease.request.key] = lease.id
         self.due(lease.deadline_s)
@@ -210,6 +234,7 @@ class Change:
 
     def restore(self, lease: Lease) -> None:
         """Take over a lease that is on disk, and what its account is charged for it."""
+        self._own_book()
         lease = replace(lease, state=LeaseState.RESTORED)
         self.leases[lease.id] = lease
         self.requests[lease.request.key] = lease.id
@@ -221,6 +246,7 @@ class Change:
 
     def end(self, lease: Lease, cause: Cause, reason: str, *, left_over: bool) -> None:
         """End a lease; ``left_over``: something of it may be on its node yet, and keeps the devices taken."""
+        self._own_book()
         self.leases.pop(lease.id, None)
         if self.requests.get(lease.request.key) == lease.id:
             del self.requests[lease.request.key]
@@ -244,8 +270,10 @@ class Change:
 
     def gone(self, lease_id: str) -> None:
         """Note that nothing of an ended lease is left."""
-        left = self.stopping.pop(lease_id, None)
+        left = self.stopping.get(lease_id)
         if left is not None:
+            self._own_book()
+            del self.stopping[lease_id]
             self.let_go(lease_id, left.devices)
 
     def notice(self, lease: Lease, deadline_s: float, cause: Cause, reason: str) -> None:
@@ -292,14 +320,9 @@ class Change:
         return None
 
     def _remember(self, over: Lease) -> None:
-        if not self._ended_is_own:
-            self.ended, self._ended_is_own = dict(self.ended), True
-        assert isinstance(self.ended, dict)
-        self.ended[over.id] = over
-        while len(self.ended) > MAX_ENDED_KEPT:
-            oldest = next(iter(self.ended))
-            del self.ended[oldest]
-            self._owe(oldest, None)
+        self.ended, forgotten = past_of(self.ended).with_ended(over, MAX_ENDED_KEPT)
+        for lease_id in forgotten:
+            self._owe(lease_id, None)
 
     # --- charges ------------------------------------------------------------------------------------------
 

@@ -16,11 +16,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.gateway.admission import denied, fits
-from agent.gateway.book import Cause, Lease, Offer
+from agent.gateway.book import Lease, Offer
 from agent.gateway.change import Change, expected_of
 from agent.gateway.fleet import Candidate
+from agent.gateway.past import past_of
 from agent.gateway.queue import Wish
-from agent.gateway.request import RequestKey, account_of
+from agent.gateway.request import account_of
 from agent.gateway.supply import Shelf, Supply, lets_go
 from agent.limits import COMPARE_GUESTS_S
 from federation.fairshare.line import Waiting
@@ -138,7 +139,7 @@ def _going(change: Change, supply: Supply, waiting: Waiting[Wish]) -> dict[str, 
     assert standing is not None, "without books guests are not compared"
     assert policy is not None
     assert ranked is not None
-    before = preempted(change)
+    past = past_of(change.ended)
     found = {}
     for lease in change.leases.values():
         if supply.drawing_on(lease.request) is not None and _leaves_short(supply, lease):
@@ -147,7 +148,7 @@ def _going(change: Change, supply: Supply, waiting: Waiting[Wish]) -> dict[str, 
         if ran_s < lease.terms.min_runtime_s:
             continue
         debt = change.debts.get(lease.id)
-        lost_s = before.get(lease.request.key)
+        lost_s = past.lost_at_s(lease.request.key)
         running = Running(
             account=account_of(lease.request),
             charge_msgs=0 if debt is None else debt.open_msgs,
@@ -159,15 +160,6 @@ def _going(change: Change, supply: Supply, waiting: Waiting[Wish]) -> dict[str, 
         if lets_go(change, lease.id) and may_preempt(standing, ranked.own, waiting.account, cost, running):
             found[lease.id] = lease
     return found
-
-
-def preempted(change: Change) -> dict[RequestKey, float]:
-    """Return when requests lost a lease to another guest."""
-    return {
-        one.request.key: one.notice_deadline_s
-        for one in change.ended.values()
-        if one.cause is Cause.PREEMPTED and one.notice_deadline_s is not None
-    }
 
 
 def compared(change: Change) -> None:

@@ -103,7 +103,9 @@ class Queue:
 
     def charged(self, account: str, msgs: int) -> Queue:
         """Return the queue with so much more charged to an account that no receipt speaks of."""
-        return self if self.ranked is None else replace(self, ranked=self.ranked.charged(account, msgs))
+        if self.ranked is None:
+            return self
+        return Queue(self.ranked.charged(account, msgs), self.arrived, self.seen, self.due)
 
     # --- coming and going ---------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ class Queue:
         """Return the queue with a request, asked for now."""
         queue = self._touched(waiting.key, offer_id, now_s)
         if self.ranked is not None:
-            return replace(queue, ranked=self.ranked.added(waiting))
+            return Queue(self.ranked.added(waiting), self.arrived, queue.seen, queue.due)
         return replace(queue, arrived=self.arrived.add(waiting))
 
     def asked(self, key: RequestKey, offer_id: str, now_s: float) -> Queue:
@@ -127,14 +129,14 @@ class Queue:
             return self
         seen = self.seen.drop(key)
         if self.ranked is not None:
-            return replace(self, ranked=self.ranked.removed(*key), seen=seen)
+            return Queue(self.ranked.removed(*key), self.arrived, seen, self.due)
         return replace(self, arrived=self.arrived.remove(*key), seen=seen)
 
     def served(self, key: RequestKey, msgs: int) -> Queue:
         """Return the queue without a request for which its account is charged so much."""
         if self.ranked is None:
             return self.left(key)
-        return replace(self, ranked=self.ranked.served(*key, msgs), seen=self.seen.drop(key))
+        return Queue(self.ranked.served(*key, msgs), self.arrived, self.seen.drop(key), self.due)
 
     def overdue(self, now_s: float) -> tuple[Queue, tuple[Waiting[Wish], ...]]:
         """Return the queue without those that were not asked for in time, and these."""
@@ -149,7 +151,7 @@ class Queue:
 
     def _touched(self, key: RequestKey, offer_id: str, now_s: float) -> Queue:
         seen = self.seen.put(key, Seen(now_s, offer_id))
-        return replace(self, seen=seen, due=self.due.push((now_s + _KEPT_S, key)))
+        return Queue(self.ranked, self.arrived, seen, self.due.push((now_s + _KEPT_S, key)))
 
 
 def waiting_of(request: LeaseRequest, *, since_s: float, since_unix_s: int, claims: bool) -> Waiting[Wish]:

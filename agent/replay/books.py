@@ -54,6 +54,7 @@ class _Shelf:
     at: dict[str, int] = field(default_factory=dict)
     as_of_s: dict[str, float] = field(default_factory=dict)
     open: dict[str, OpenLease] = field(default_factory=dict)
+    fresh: tuple[int, Usage] | None = None
     split: Split | None = None
 
 
@@ -126,7 +127,9 @@ class Books:
             own.fresh = []
         age_s = max(0, int(now_s - min(shelf.as_of_s.values())))
         if is_fresh(age_s):
-            shelf.split = freeze(epoch, own.own, self._table)
+            shelf.fresh, shelf.split = (epoch, own.own), None
+        elif shelf.split is None and shelf.fresh is not None:
+            shelf.split = freeze(*shelf.fresh, self._table)
         return standing_of(
             self._policy,
             epoch,

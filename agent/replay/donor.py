@@ -120,13 +120,12 @@ class DonorSite:
         state, effects = step(self.state, event)
         if type(event) is NodeHeard:
             # No node is lost in a replay: reports that would only say that one is still there are left out.
-            nodes = {name: Heard(one.report, _FOREVER) for name, one in state.fleet.nodes.items()}
+            nodes = {name: _always(one) for name, one in state.fleet.nodes.items()}
             state = replace(state, fleet=Fleet(nodes))
         if state.queue.due.first is not None:
             # Borrowers ask again for the places that they have; that changes nothing and is left out too.
             state = replace(state, queue=replace(state.queue, due=Fifo()))
-        if state.book is not self.state.book:
-            self._lent_free = None
+        self._lent_free = None
         self.state = state
         return effects
 
@@ -137,11 +136,10 @@ class DonorSite:
     def lent_free(self) -> int:
         """Return how many devices are lent and promised to nobody."""
         if self._lent_free is None:
-            taken = self.state.book.index
-            self._lent_free = sum(
-                hand == "lent" and ref not in taken.taken and ref not in taken.awaited
-                for ref, hand in self._hands.items()
-            )
+            index, hands = self.state.book.index, self._hands
+            promised = index.taken.keys() | index.awaited.keys()
+            lent = list(hands.values()).count("lent")
+            self._lent_free = lent - list(map(hands.get, promised)).count("lent")
         return self._lent_free
 
     def report(self, node: str) -> NodeHeard:
@@ -307,3 +305,9 @@ class DonorSite:
     def _end_own(self, job: Job) -> None:
         self._queue.end(job)
         self.balance()
+
+
+def _always(one: Heard) -> Heard:
+    """Return a node as heard of for ever, without strays."""
+    known = one.heard_at_s == _FOREVER and not one.strays
+    return one if known else Heard(one.report, _FOREVER)

@@ -11,15 +11,15 @@ the
 
 Rules: use counts what the standing says and what was admitted here and not yet receipted. With a frozen split
 the standing's weights and use are those of the split; the rest is the same. An ``Order`` never changes: an
-event returns another one that shares the rest. Which requests may be served now (caps, holds, devices) is not
-asked here; whoever walks the order skips those that may not.
+event returns another one that shares the rest, and is sorted once somebody looks. Which requests may be
+served now (caps, holds, devices) is not asked here; whoever walks the order skips those that may not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from federation.fairshare.accounts import nodes_of, parent_of
 from federation.fairshare.charging import Charges
@@ -31,9 +31,26 @@ from federation.fairshare.standing import Standing
 
 T = TypeVar("T")
 NO_DEFICITS: Mapping[str, int] = {}
+_MAX_UNSORTED: Final = 32
+"""Accounts whose requests or charges changed since somebody last looked at the order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Trees(Generic[T]):
+    """What an order has sorted; what is left of it is done when somebody looks.
+
+    Args:
+        forest: of all accounts.
+        by_class: of those that draw on the reserve of each class.
+        unsorted: accounts that changed and are not sorted in anew.
+    """
+
+    forest: Forest[T]
+    by_class: Mapping[str, Forest[T]]
+    unsorted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Order(Generic[T]):
     """A line under a standing and the charges of what was admitted here; ``Order.of`` makes one.
 
@@ -46,8 +63,16 @@ class Order(Generic[T]):
     line: Line[T]
     standing: Standing
     own: Charges
-    _forest: Forest[T] = field(repr=False)
-    _by_class: Mapping[str, Forest[T]] = field(repr=False)
+    _trees: _Trees[T] = field(repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Order):
+            return NotImplemented
+        mine, theirs = (self.line, self.standing, self.own), (other.line, other.standing, other.own)
+        return mine == theirs and self._sorted() == other._sorted()
+
+    def __hash__(self) -> int:
+        raise TypeError("an order is not hashed")
 
     @classmethod
     def of(cls, line: Line[T], standing: Standing, own: Charges | None = None) -> Order[T]:
@@ -59,7 +84,7 @@ class Order(Generic[T]):
             name: Forest.of(line, of, ranks, within=forest)
             for name, of in _by_reserve(line.accounts, standing).items()
         }
-        return cls(line, standing, charges, forest, by_class)
+        return cls(line, standing, charges, _Trees(forest, by_class))
 
     def under(self, standing: Standing) -> Order[T]:
         """Return the order under another standing, made anew."""
@@ -98,13 +123,13 @@ class Order(Generic[T]):
             deficits: devices that classes lack here, as ``federation.fairshare.reserve`` says.
         """
         lacking = self._lacking(deficits)
-        every = self._forest.walk(self.line, self.standing.epoch)
+        every = self._sorted().forest.walk(self.line, self.standing.epoch)
         return self._classes_first(lacking, every) if lacking else every
 
     def ahead(self, waiting: Waiting[T], deficits: Mapping[str, int] = NO_DEFICITS) -> int:
         """Return how many requests are served before one of the line."""
         if not self._lacking(deficits):
-            return self._forest.ahead(waiting, self.line, self.standing.epoch)
+            return self._sorted().forest.ahead(waiting, self.line, self.standing.epoch)
         return next(at for at, one in enumerate(self.walk(deficits)) if one.key == waiting.key)
 
     def compared(self, mine: str, theirs: str) -> tuple[str, int, int]:
@@ -123,7 +148,7 @@ class Order(Generic[T]):
     def _classes_first(self, lacking: list[str], every: Iterator[Waiting[T]]) -> Iterator[Waiting[T]]:
         seen = set()
         for name in lacking:
-            for one in self._by_class[name].walk(self.line, self.standing.epoch):
+            for one in self._sorted().by_class[name].walk(self.line, self.standing.epoch):
                 seen.add(one.key)
                 yield one
         for one in every:
@@ -131,18 +156,37 @@ class Order(Generic[T]):
                 yield one
 
     def _lacking(self, deficits: Mapping[str, int]) -> list[str]:
-        found = [name for name, lacks in deficits.items() if lacks > 0 and name in self._by_class]
+        found = [name for name, lacks in deficits.items() if lacks > 0 and name in self._trees.by_class]
         return sorted(found, key=lambda name: (-deficits[name], name))
 
     def _after(self, account: str, line: Line[T], own: Charges) -> Order[T]:
-        ranks = Ranks(self.standing, own)
-        requests = line.of_account(account)
-        drawing_on = reserve_class(self.standing.policy, self.standing.classes(account))
-        by_class = {
-            name: forest.after(account, requests if name == drawing_on else (), ranks)
-            for name, forest in self._by_class.items()
-        }
-        return Order(line, self.standing, own, self._forest.after(account, requests, ranks), by_class)
+        trees = self._trees
+        unsorted = trees.unsorted if account in trees.unsorted else (*trees.unsorted, account)
+        if len(unsorted) > _MAX_UNSORTED:
+            trees, unsorted = self._sorted(), (account,)
+        return Order(line, self.standing, own, _Trees(trees.forest, trees.by_class, unsorted))
+
+    def _sorted(self) -> _Trees[T]:
+        """Return the trees as they are by now.
+
+        It does not matter when an account is sorted in: below where the ways of two accounts part, neither
+        ranks by the other's charges, and above it the last one ranks by both.
+        """
+        trees = self._trees
+        if not trees.unsorted:
+            return trees
+        ranks = Ranks(self.standing, self.own)
+        forest, by_class = trees.forest, trees.by_class
+        for account in trees.unsorted:
+            requests = self.line.of_account(account)
+            forest = forest.after(account, requests, ranks)
+            drawing_on = reserve_class(self.standing.policy, self.standing.classes(account))
+            by_class = {
+                name: one.after(account, requests if name == drawing_on else (), ranks)
+                for name, one in by_class.items()
+            }
+        trees.forest, trees.by_class, trees.unsorted = forest, by_class, ()
+        return trees
 
 
 def _by_reserve(accounts: Iterable[str], standing: Standing) -> dict[str, list[str]]:

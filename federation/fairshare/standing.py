@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from federation.fairshare.accounts import ancestors, parent_of
 from federation.fairshare.decay import EPOCH_S, decay_table
@@ -17,6 +18,9 @@ from federation.fairshare.freshness import WEIGHT_BITS, Split, frozen_weights, i
 from federation.fairshare.usage import Usage, spread
 from federation.policy.permit import classes_of
 from federation.policy.policy import Policy
+
+_KNOWN_CLASSES: Final = 16384
+"""Accounts whose classes are kept: names of accounts are strangers' words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,11 @@ class Standing:
     known_caps: dict[str, int] = field(init=False, repr=False, compare=False)
     """Caps by account as far as anyone asked for them: they follow from the rest, and are asked for often."""
 
+    _known_classes: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "known_caps", {})
+        object.__setattr__(self, "_known_classes", {})
         below: dict[str, int] = {}
         for path, rule in self.policy.accounts.items():
             above = parent_of(path)
@@ -117,7 +124,12 @@ class Standing:
 
     def classes(self, account: str) -> tuple[str, ...]:
         """Return the classes that an account is in, sorted."""
-        return classes_of(self.policy, account, self.ever, self.now_s)
+        known = self._known_classes.get(account)
+        if known is None:
+            known = classes_of(self.policy, account, self.ever, self.now_s)
+            if len(self._known_classes) < _KNOWN_CLASSES:
+                self._known_classes[account] = known
+        return known
 
 
 def standing_of(

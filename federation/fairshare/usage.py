@@ -51,7 +51,7 @@ class Usage:
             of[epoch] = of.get(epoch, 0) + msgs
             ever[account] = ever.get(account, 0) + msgs
         for account, of in fresh.items():
-            left = {epoch: msgs for epoch, msgs in of.items() if msgs}
+            left = {epoch: msgs for epoch, msgs in of.items() if msgs} if 0 in of.values() else of
             if left:
                 buckets[account] = left
             else:
@@ -88,10 +88,14 @@ class Usage:
         """Return the use without the buckets that no longer count in an epoch; what is in all stays."""
         oldest = epoch - len(table.weights) + 1
         kept = {
-            account: {at: msgs for at, msgs in of.items() if at >= oldest}
+            account: of if min(of, default=oldest) >= oldest else _since(of, oldest)
             for account, of in self.buckets.items()
         }
         return Usage({account: of for account, of in kept.items() if of}, self.ever)
+
+
+def _since(of: Mapping[int, int], oldest: int) -> dict[int, int]:
+    return {at: msgs for at, msgs in of.items() if at >= oldest}
 
 
 def by_node(by_account: Mapping[str, int]) -> dict[str, int]:
@@ -139,6 +143,8 @@ def receipt_deltas(previous: Receipt | None, receipt: Receipt) -> tuple[Delta, .
 
 def _decayed(of: Mapping[int, int], epoch: int, table: DecayTable) -> int:
     weights, count = table.weights, len(table.weights)
+    if of and epoch - count < min(of) and max(of) <= epoch:
+        return sum([msgs * weights[epoch - at] for at, msgs in of.items()])  # nearly always, and fast
     total = 0
     for at, msgs in of.items():
         age = epoch - at

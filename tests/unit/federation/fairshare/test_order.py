@@ -298,6 +298,18 @@ class Events(RuleBasedStateMachine):
     def charge(self, account: str, msgs: int) -> None:
         self.order = self.order.charged(account, msgs)
 
+    @rule(
+        several=st.lists(
+            st.tuples(st.sampled_from(ACCOUNTS), st.integers(-300, 300), st.integers(0, 20)), max_size=40
+        )
+    )
+    def go_on_unseen(self, several: list[tuple[str, int, int]]) -> None:
+        for account, msgs, at in several:
+            self.order = self.order.charged(account, msgs).removed("site", f"r{at}")
+            if msgs > 0:
+                self.asked += 1
+                self.order = self.order.added(Waiting(f"r{self.asked}", account, "site", NOW_S - at, 1, None))
+
     @invariant()
     def is_the_one_from_nothing(self) -> None:
         fresh = Order.of(Line.of(self.order.line), self.order.standing, self.order.own)
