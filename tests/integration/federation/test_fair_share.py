@@ -163,7 +163,7 @@ def test_both_sides_sign_and_anyone_can_check(
     verdict = federation.command("audit", str(export), "--root", federation.pin, "--json")
     said = json.loads(verdict.stdout)
     assert said["problems"] == []
-    assert said["counts"]["receipts"] >= 6
+    assert said["counts"]["receipts"] >= 2
     assert any(key.startswith("log: request") for key in said["counts"])
     verified = north.cli("ledger", "verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr

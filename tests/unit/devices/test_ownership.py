@@ -278,7 +278,12 @@ def test_a_planted_bug_is_found(bug: Step) -> None:
         step = staticmethod(bug)
 
     search = settings(
-        max_examples=300, stateful_step_count=30, deadline=None, database=None, phases=[Stage.generate]
+        max_examples=1000,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Stage.generate],
     )
     with pytest.raises(Exception):  # noqa: B017 - an assertion, or hypothesis' group of them
         run_state_machine_as_test(Buggy, settings=search)

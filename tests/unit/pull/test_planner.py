@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyrdma.limits import (
@@ -351,9 +351,8 @@ class World:
             waiting = {source for _, source in self.flying if self.kinds[source] == "waits"}
             for source in waiting:
                 plan.waits(source, self.now_s)
-            self.now_s = (
-                min(self.now_s + WAIT_EVERY_S, deadline_s) if waiting else max(self.now_s, deadline_s)
-            )
+            until_s = min(self.now_s + WAIT_EVERY_S, deadline_s) if waiting else deadline_s
+            self.now_s = max(self.now_s, until_s)
             self.carry_out(plan.tick(self.now_s))
 
 
@@ -361,6 +360,7 @@ _kinds = st.lists(st.sampled_from(["honest", "liar", "refuses", "silent", "waits
 
 
 @settings(max_examples=400, deadline=None)
+@example(255, 3, 4, ["liar", "waits", "waits", "waits", "liar", "waits"])
 @given(st.integers(0, 2**32), st.integers(1, 10), st.integers(1, 40), _kinds)
 def test_any_schedule_ends_and_keeps_every_promise(
     seed: int, slots: int, pieces: int, kinds: list[str]
