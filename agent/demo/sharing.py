@@ -101,9 +101,7 @@ async def share(stage: Stage, folder: Path, federation: DemoFederation, cast: Ca
         said = await federation.run(["mine", *north.directories, "--", *_OWNERS_JOB])
         reclaim_s = time.perf_counter() - taken
         stage.say("  north's owner: pyrdma-agent mine -- COMMAND")
-        stage.say(
-            f"    {said.strip()}, {reclaim_s:.1f} s after it was asked (3 s of them are the guest's grace)"
-        )
+        stage.say(f"    {said.strip()}, {reclaim_s:.1f} s after it was asked; guests have 3 s of grace")
         ended = await _ended(south, held.lease.id)
         stage.say(f"    south's lease has ended: {ended}")
         granted = await asyncio.wait_for(wests, DEADLINE_S)
