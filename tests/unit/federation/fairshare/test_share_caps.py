@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -16,6 +16,7 @@ EPOCH = 3_000_000
 WIDE = ("site", "wide")
 OTHER = ("site", "other")
 DONATED = st.integers(1, 64)
+Over = Callable[[Standing, str, int, Mapping[str, int]], OverCap | None]
 
 
 def _standing(policy: Policy, donated: int, held: dict[str, int] | None = None) -> Standing:
@@ -53,19 +54,45 @@ def test_no_devices_no_cap(make_policy: Callable[..., Policy]) -> None:
     assert over_cap(standing, "/a", 8, {"/a": 50}) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from(("/a", "/a/x", "/b")), st.integers(1, 4)), max_size=60), DONATED)
+def _cap_law(over: Over, make_policy: Callable[..., Policy]) -> Callable[[], None]:
+    @given(
+        st.lists(st.tuples(st.sampled_from(("/a", "/a/x", "/b")), st.integers(1, 4)), max_size=60), DONATED
+    )
+    def law(asked: list[tuple[str, int]], donated: int) -> None:
+        standing = _standing(make_policy({"/a": 2, "/a/x": 1, "/b": 3}), donated)
+        held: list[tuple[str, int]] = []
+        for account, devices in asked:
+            if over(standing, account, devices, holdings_of(held)) is None:
+                before = holdings_of(held)
+                held.append((account, devices))
+                for path, count in holdings_of(held).items():
+                    first = not before.get(path)
+                    assert count <= cap_of(standing, path) or count == before.get(path, 0) or first
+
+    return law
+
+
+def _one_level(standing: Standing, account: str, devices: int, held: Mapping[str, int]) -> OverCap | None:
+    """A planted bug: accounts have caps, and institutions have none."""
+    over = over_cap(standing, account, devices, held)
+    return over if over is not None and over.account == account else None
+
+
+def _until_it_is_full(
+    standing: Standing, account: str, devices: int, held: Mapping[str, int]
+) -> OverCap | None:
+    """A planted bug: whoever is below the cap may have one more, however wide."""
+    del devices
+    return over_cap(standing, account, 1, held)
+
+
 def test_no_admission_goes_beyond_the_cap(
-    make_policy: Callable[..., Policy], asked: list[tuple[str, int]], donated: int
+    make_policy: Callable[..., Policy], is_caught: Callable[..., bool]
 ) -> None:
-    """I11: but for a first request, nobody is taken beyond the cap at any level."""
-    standing = _standing(make_policy({"/a": 2, "/a/x": 1, "/b": 3}), donated)
-    held: list[tuple[str, int]] = []
-    for account, devices in asked:
-        if over_cap(standing, account, devices, holdings_of(held)) is None:
-            before = holdings_of(held)
-            held.append((account, devices))
-            for path, count in holdings_of(held).items():
-                assert count <= cap_of(standing, path) or count == before.get(path, 0) or not before.get(path)
+    """I11: but for a first request, nobody goes beyond the cap at any level; caps that leak are caught."""
+    _cap_law(over_cap, make_policy)()
+    assert is_caught(_cap_law(_one_level, make_policy))
+    assert is_caught(_cap_law(_until_it_is_full, make_policy))
 
 
 def test_a_hold_lasts_its_time_and_pauses() -> None:
