@@ -61,8 +61,8 @@ def publish(federation: Any, version: int, *, days: float = 0, weight: int = 1) 
 
 
 @pytest.fixture(scope="module")
-def sites(shared_federation: Any) -> tuple[Any, Any, Any]:
-    """Two sites that belong together; north reads a mirror of the registry."""
+def sites(shared_federation: Any, until: Until) -> tuple[Any, Any, Any]:
+    """Two sites that had no policy and go by version 1 now; north reads a mirror of the registry."""
     made = shared_federation
     mirror = made.folder / "mirror"
     south = made.found(made.node("s1", "south"))
@@ -70,7 +70,15 @@ def sites(shared_federation: Any) -> tuple[Any, Any, Any]:
     north = made.found(made.node("n1", "north"))
     made.source = str(made.registry)
     shutil.copytree(made.registry, mirror)
-    refreshed(south)
+    for node in (north, south):
+        assert refreshed(node) == PolicyView()
+        assert "policy    none in force" in node.cli("nodes").stdout
+    publish(made, 1)
+    publish(made, 2, days=2, weight=3)
+    mirror_now(made)
+    for node in (north, south):
+        node.call(lambda client: client.refresh())
+        until(lambda node=node: [one for one, _ in policy_of(node).upcoming] == [2], "version 2 is known")
     return made, north, south
 
 
@@ -88,39 +96,31 @@ def test_a_policy_reaches_every_site_and_stays_what_it_is(
     """Seen with the next reading, the next version with its time; older and altered copies are refused."""
     federation, north, south = sites
     for node in (north, south):
-        assert refreshed(node) == PolicyView()
-        assert "policy    none in force" in node.cli("nodes").stdout
-    publish(federation, 1)
-    mirror = mirror_now(federation)
-    for node in (north, south):
-        node.call(lambda client: client.refresh())
-        until(lambda node=node: policy_of(node).version == 1, "version 1 is in force")
+        assert policy_of(node).version == 1
+        assert "version 1, version 2 from" in node.cli("nodes").stdout
     assert policy_of(north).digest == policy_of(south).digest
 
     older = Path(shutil.copytree(federation.registry, tmp_path / "older"))
-    publish(federation, 2, days=2, weight=3)
-    mirror_now(federation)
-    for node in (north, south):
-        node.call(lambda client: client.refresh())
-        until(lambda node=node: [one for one, _ in policy_of(node).upcoming] == [2], "version 2 is known")
-        assert "version 1, version 2 from" in node.cli("nodes").stdout
-
+    publish(federation, 3, days=3)
+    mirror = mirror_now(federation)
+    north.call(lambda client: client.refresh())
+    until(lambda: [one for one, _ in policy_of(north).upcoming] == [2, 3], "version 3 is known")
     shutil.rmtree(mirror)
     shutil.copytree(older, mirror)
     with pytest.raises(RegistryRollbackError, match="older than the one known here"):
         refreshed(north)
     mirror_now(federation)
-    publish(federation, 3, days=3)
+    publish(federation, 4, days=4)
     mirror_now(federation)
-    (file,) = (mirror / "targets" / "policy").glob("*.3.yaml")
+    (file,) = (mirror / "targets" / "policy").glob("*.4.yaml")
     file.write_bytes(file.read_bytes().replace(b"weight: 1", b"weight: 9", 1))
     with pytest.raises(RegistryError, match="not as its signers left it"):
         refreshed(north)
     seen = policy_of(north)
-    assert (seen.version, [one for one, _ in seen.upcoming], seen.faults) == (1, [2], ())
+    assert (seen.version, [one for one, _ in seen.upcoming], seen.faults) == (1, [2, 3], ())
     mirror_now(federation)
     north.call(lambda client: client.refresh())
-    until(lambda: [one for one, _ in policy_of(north).upcoming] == [2, 3], "version 3 is known")
+    until(lambda: [one for one, _ in policy_of(north).upcoming] == [2, 3, 4], "version 4 is known")
 
 
 def test_an_overlay_counts_within_seconds_and_a_bad_one_is_said(
