@@ -171,7 +171,9 @@ def test_both_sides_sign_and_anyone_can_check(
 
 def test_an_export_that_was_touched_is_found_out(sites: tuple[Any, Any, Any, Any], tmp_path: Path) -> None:
     """One figure more on one receipt, and the file is not believed."""
-    federation, north, _, _ = sites
+    federation, north, south, _ = sites
+    granted: GrantedView = south.run("north/m", site="north")
+    south.stop(granted.lease.id)
     export = tmp_path / "north.export"
     assert north.cli("ledger", "export", str(export)).returncode == 0
     data = export.read_bytes()
