@@ -166,6 +166,19 @@ class LeaseUse:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseEnd:
+    """A lease of which nothing is left on its node.
+
+    Args:
+        for_owner: the node ended it because the owner of its devices wants them.
+    """
+
+    lease_id: str
+    reason: str
+    for_owner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A node's word on itself, to its gateway."""
 
@@ -176,8 +189,8 @@ class Report:
     spares_ready: int
     transfer_bytes_per_s: float
     donating: bool
-    ended: tuple[tuple[str, str], ...] = ()
-    """Leases that ended here since the last report that was answered, each with the reason."""
+    ended: tuple[LeaseEnd, ...] = ()
+    """Since the last report that was answered."""
     uses: tuple[LeaseUse, ...] = ()
     """Of leases that run here, and of those in ``ended``."""
 

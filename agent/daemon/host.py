@@ -11,7 +11,7 @@ from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.config import ServeConfig
 from agent.daemon.devices import Devices, cpu_devices
-from agent.daemon.faces import Emit, Order, Report, ReportedImage
+from agent.daemon.faces import Emit, LeaseEnd, Order, Report, ReportedImage
 from agent.daemon.image_socket import ImageSocket
 from agent.daemon.leases import Leases
 from agent.daemon.lending import Lending
@@ -144,7 +144,7 @@ class Host:
         await self.spares.close()
         await self.keeper.close()
 
-    async def report(self, address: str, ended: tuple[tuple[str, str], ...]) -> Report:
+    async def report(self, address: str, ended: tuple[LeaseEnd, ...]) -> Report:
         """Return this node's word on itself, for its gateway."""
         cache = await self.keeper.view()
         names: dict[bytes, list[str]] = {}
@@ -169,7 +169,7 @@ class Host:
             transfer_bytes_per_s=self.transfers.pace(),
             donating=cache.up,
             ended=ended,
-            uses=self.devices.used([*self.leases.lent, *(lease_id for lease_id, _ in ended)]),
+            uses=self.devices.used([*self.leases.lent, *(one.lease_id for one in ended)]),
         )
 
     # --- as the gateway's ``Host`` ------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.clocks import boot_time_s
-from agent.daemon.faces import Emit, Order
+from agent.daemon.faces import Emit, LeaseEnd, Order
 from agent.daemon.fence import FencedPipe
 from agent.daemon.parts import Runner
 from agent.daemon.pipes import Pipe, StreamPipe
@@ -85,8 +85,8 @@ class Leases:
         self._open: dict[str, OpenLease] = {}
         self._ending: dict[str, OpenLease] = {}
         self._stopping = False
-        self.on_end: Callable[[str, str], None] = lambda _lease_id, _reason: None
-        """Told of every end, after it: the lease's id and the reason."""
+        self.on_end: Callable[[LeaseEnd], None] = lambda _end: None
+        """Told of every end, after it."""
         self.on_change: Callable[[], None] = lambda: None
         """Told when a device of this node changes hands, or begins to."""
 
@@ -193,7 +193,7 @@ class Leases:
 
     # --- what the owner of its devices says, or the gateway ----------------------------------------------
 
-    def notice(self, lease_id: str, left_s: float, reason: str) -> None:
+    def notice(self, lease_id: str, left_s: float, reason: str, *, for_owner: bool = False) -> None:
         """Let a lease finish what it has begun, since it is ended in ``left_s``; returns at once.
 
         One that does not answer yet has begun nothing: it ends now.
@@ -201,6 +201,7 @@ class Leases:
         lease = self._open.get(lease_id)
         if lease is None or lease.notice:
             return
+        lease.for_owner = for_owner
         if lease.runner is None or lease.record.state != "active":
             self._begin_end(lease_id, reason)
             return
@@ -211,10 +212,12 @@ class Leases:
         self._beside(self._write(lease_id, lease))
 
     def kill(self, lease_id: str, reason: str) -> None:
-        """End a lease and its runner at once, whatever they do; returns at once."""
+        """End a lease and its runner at once, for the owner of its devices; returns at once."""
         lease = self._open.get(lease_id) or self._ending.get(lease_id)
         if lease is None:
             return
+        if lease_id in self._open:
+            lease.for_owner = True
         if lease.runner is not None:
             lease.runner.kill()
         self._begin_end(lease_id, reason)
@@ -387,7 +390,7 @@ class Leases:
             _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
         _log.info("lease %s of %s has ended: %s", lease_id, record.model, lease.reason)
         del self._ending[lease_id]
-        self.on_end(lease_id, lease.reason)
+        self.on_end(LeaseEnd(lease_id, lease.reason, lease.for_owner))
         return record
 
     async def _stop_runner(self, lease_id: str, lease: OpenLease) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from agent.daemon.faces import Emit, Gateway, Heed, Order, Report, Wish, unheeded
+from agent.daemon.faces import Emit, Gateway, Heed, LeaseEnd, Order, Report, Wish, unheeded
 from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
@@ -35,7 +35,7 @@ class Member:
     def __init__(
         self,
         gateway: Gateway,
-        describe: Callable[[tuple[tuple[str, str], ...]], Awaitable[Report]],
+        describe: Callable[[tuple[LeaseEnd, ...]], Awaitable[Report]],
         running: Leases | None,
         gateway_name: str,
         unreached: Callable[[], None],

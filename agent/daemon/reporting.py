@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from agent.daemon.clocks import boot_time_s
-from agent.daemon.faces import Report
+from agent.daemon.faces import LeaseEnd, Report
 from agent.daemon.leases import Leases
 from agent.limits import MAX_REPORTED_IMAGES, REPORT_CALL_S, REPORT_EVERY_S
 from federation.errors import FederationError
@@ -36,7 +36,7 @@ class Reporting:
 
     def __init__(
         self,
-        describe: Callable[[tuple[tuple[str, str], ...]], Awaitable[Report]],
+        describe: Callable[[tuple[LeaseEnd, ...]], Awaitable[Report]],
         send: Callable[[Report], Awaitable[dict[str, float]]],
         running: Leases | None,
         unanswered: Callable[[], None] = lambda: None,
@@ -45,7 +45,7 @@ class Reporting:
         self._send = send
         self._running = running
         self._unanswered = unanswered
-        self._ended: dict[str, str] = {}
+        self._ended: dict[str, LeaseEnd] = {}
         self._news = asyncio.Event()
         self._fault = ""
         self._turn = asyncio.Lock()
@@ -76,15 +76,15 @@ class Reporting:
             await self._running.close()
         try:
             async with asyncio.timeout(REPORT_CALL_S), self._turn:
-                report = await self._describe(tuple(self._ended.items()))
+                report = await self._describe(tuple(self._ended.values()))
                 await self._send(replace(report, donating=False))
         except (Error, FederationError, TimeoutError) as error:
             _log.warning("the gateway did not hear that this node stops: %s", error)
 
-    def _note_end(self, lease_id: str, reason: str) -> None:
+    def _note_end(self, end: LeaseEnd) -> None:
         # One that finds no place is missed by the gateway in what runs here.
         if len(self._ended) < MAX_REPORTED_IMAGES:
-            self._ended[lease_id] = reason
+            self._ended[end.lease_id] = end
         self._news.set()
 
     async def _report_always(self) -> None:
@@ -98,7 +98,7 @@ class Reporting:
                 await asyncio.wait_for(self._news.wait(), REPORT_EVERY_S)
 
     async def _report(self) -> None:
-        ended = tuple(self._ended.items())
+        ended = tuple(self._ended.values())
         try:
             report = await self._describe(ended)
         except Error as error:
@@ -116,7 +116,7 @@ class Reporting:
         if self._fault:
             _log.info("the gateway takes reports again")
         self._fault = ""
-        for lease_id, _ in ended:
-            self._ended.pop(lease_id, None)
+        for one in ended:
+            self._ended.pop(one.lease_id, None)
         if self._running is not None:
             self._running.set_times(left, asked_s)

@@ -19,7 +19,7 @@ from grpc import ServerCredentials, aio
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.config import ServeConfig
-from agent.daemon.faces import Report
+from agent.daemon.faces import LeaseEnd, Report
 from agent.daemon.host import Host
 from agent.daemon.lending import NothingLent
 from agent.daemon.member import Member
@@ -291,7 +291,7 @@ class SitePart:
         client = GatewayClient(site.gateway_node, stub)
         self._lenders.append(LenderClient(site.gateway_node, stub, site.gateway_node))
 
-        async def describe(ended: tuple[tuple[str, str], ...]) -> Report:
+        async def describe(ended: tuple[LeaseEnd, ...]) -> Report:
             if host is None:
                 return Report(site.address, (), (), (), 0, 0.0, donating=False)
             return await host.report(site.address, ended)

@@ -45,6 +45,8 @@ class OpenLease:
     """Whether the gateway ordered it."""
     reason: str = ""
     """Why it ends; empty while it does not."""
+    for_owner: bool = False
+    """Whether it ends, or will, because the owner of its devices wants them."""
     ending: asyncio.Task[LeaseRecord] | None = None
 
 

@@ -52,7 +52,7 @@ _WILL = "will"
 class Guests(Protocol):
     """The leases of this node, as the owner of its devices treats them. No call waits for anything."""
 
-    def notice(self, lease_id: str, left_s: float, reason: str) -> None:
+    def notice(self, lease_id: str, left_s: float, reason: str, *, for_owner: bool = False) -> None:
         """Let a lease finish what it has begun, since it is killed in ``left_s``."""
 
     def kill(self, lease_id: str, reason: str) -> None:
@@ -320,7 +320,8 @@ class Owner:
                     self._refit()
                 case Notify(lease_id, deadline_s):
                     assert self.guests is not None, "there are guests"
-                    self.guests.notice(lease_id, max(0.0, deadline_s - self._clock()), _why(device))
+                    left_s = max(0.0, deadline_s - self._clock())
+                    self.guests.notice(lease_id, left_s, _why(device), for_owner=True)
                 case Kill(lease_id):
                     assert self.guests is not None, "there are guests"
                     self.guests.kill(lease_id, _why(device))

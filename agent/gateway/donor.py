@@ -274,8 +274,8 @@ class LocalDonor:
 
     async def heard(self, node: str, report: Report) -> dict[str, float]:
         """Take a node's word; return the seconds that each of its leases has left."""
-        for lease_id, reason in report.ended:
-            await self._turns.gone_from(node, lease_id, reason)
+        for one in report.ended:
+            await self._turns.gone_from(node, one.lease_id, one.reason, for_owner=one.for_owner)
         said = NodeReport(
             node=node,
             address=report.address,

@@ -84,11 +84,12 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class RunnerEnded:
-    """A lease's runner is gone, by itself or because it was told to."""
+    """A lease's runner is gone, by itself or because it was told to; ``for_owner``: by its devices' owner."""
 
     lease_id: str
     reason: str
     now_s: float
+    for_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from agent import __version__
 from agent.daemon.faces import (
     Emit,
     Heed,
+    LeaseEnd,
     LeaseOffer,
     OfferRequest,
     Order,
@@ -382,7 +383,7 @@ class Gateway:
         present = (one.node for one in self.donor.state.fleet.present(self._clock()))
         return {node: self._images[node] for node in present if node in self._images}
 
-    async def _describe(self, ended: tuple[tuple[str, str], ...]) -> Report:
+    async def _describe(self, ended: tuple[LeaseEnd, ...]) -> Report:
         if self._host is None:
             return Report(self._config.address, (), (), (), 0, 0.0, donating=False)
         return await self._host.report(self._config.address, ended)

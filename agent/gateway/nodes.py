@@ -8,7 +8,7 @@ from agent.gateway.book import Cause, LeaseState
 from agent.gateway.change import Change
 from agent.gateway.events import NodeHeard, Restored, RunnerEnded, Started, StartFailed, Stop
 from agent.gateway.fleet import Heard, NodeReport, dropped, forget, heard
-from agent.gateway.reclaim import end_noticed, hear_devices
+from agent.gateway.reclaim import end_noticed, hear_devices, take_for_owner
 from agent.limits import MAX_NODES, NODE_FORGOTTEN_S
 
 
@@ -32,6 +32,10 @@ def failed_or_gone(change: Change, event: StartFailed | RunnerEnded) -> None:
         change.fleet = dropped(change.fleet, held.device.node, event.lease_id)
         change.gone(event.lease_id)
     if lease is None:
+        return
+    if isinstance(event, RunnerEnded) and event.for_owner:
+        # The owner's notice may never have been heard here: by now the device may even be lent again.
+        take_for_owner(change, lease, event.reason)
         return
     if lease.notice_cause is not None and gone:
         # It went because it was told to: by its owner, the operator or another guest.

@@ -189,11 +189,11 @@ class Turns:
             if not waiting and self._turns_come.get(key) is waiting:
                 del self._turns_come[key]
 
-    async def gone_from(self, node: str, lease_id: str, reason: str) -> None:
+    async def gone_from(self, node: str, lease_id: str, reason: str, *, for_owner: bool = False) -> None:
         """Note that a node has nothing of a lease left; it speaks only for what was given to it."""
         held = self.state.book.leases.get(lease_id) or self.state.book.stopping.get(lease_id)
         if held is not None and held.device.node == node:
-            await self.apply(partial(RunnerEnded, lease_id, reason))
+            await self.apply(partial(RunnerEnded, lease_id, reason, for_owner=for_owner))
 
     def left_s(self, lease: Lease) -> float:
         """Return how long a lease lives from now, even if it was renewed since the caller has seen it."""

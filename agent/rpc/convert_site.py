@@ -11,6 +11,7 @@ from typing import Literal
 
 from agent.daemon.faces import (
     ClassCount,
+    LeaseEnd,
     LeaseOffer,
     LeaseUse,
     OfferRequest,
@@ -274,7 +275,10 @@ def report_to(report: Report) -> pb.ReportRequest:
         spares_ready=report.spares_ready,
         transfer_bytes_per_s=report.transfer_bytes_per_s,
         donating=report.donating,
-        ended=[pb.EndedLease(lease_id=one, reason=reason) for one, reason in report.ended],
+        ended=[
+            pb.EndedLease(lease_id=one.lease_id, reason=one.reason, for_owner=one.for_owner)
+            for one in report.ended
+        ],
         uses=[
             pb.LeaseUse(lease_id=one.lease_id, energy_wh=one.energy_wh, sent_bytes=one.sent_bytes)
             for one in report.uses
@@ -303,7 +307,7 @@ def report_from(message: pb.ReportRequest) -> Report:
         transfer_bytes_per_s=rate_from(message.transfer_bytes_per_s),
         donating=message.donating,
         ended=tuple(
-            (check_id(one.lease_id), printable(one.reason, MAX_REASON_BYTES))
+            LeaseEnd(check_id(one.lease_id), printable(one.reason, MAX_REASON_BYTES), one.for_owner)
             for one in message.ended[:MAX_REPORTED_IMAGES]
         ),
         uses=tuple(

@@ -1293,12 +1293,14 @@ class LeaseUse(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., energy_wh: _Optional[int] = ..., sent_bytes: _Optional[int] = ...) -> None: ...
 
 class EndedLease(_message.Message):
-    __slots__ = ("lease_id", "reason")
+    __slots__ = ("lease_id", "reason", "for_owner")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    FOR_OWNER_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     reason: str
-    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    for_owner: bool
+    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ..., for_owner: _Optional[bool] = ...) -> None: ...
 
 class ReportedDevice(_message.Message):
     __slots__ = ("id", "kind", "memory_bytes", "state", "reclaim_left_s", "device_class", "reclaims", "last_reclaim_s")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agent.daemon.faces import (
     ClassCount,
+    LeaseEnd,
     LeaseOffer,
     LeaseUse,
     OfferRequest,
@@ -78,7 +79,7 @@ REPORT = Report(
     2,
     1.5,
     True,
-    (("l3", "why"),),
+    (LeaseEnd("l3", "why"), LeaseEnd("l4", "its owner needs it", for_owner=True)),
     (LeaseUse("l1", 5, 6),),
 )
 SUMMARY = SiteSummary("uni-b", "0.1.0", 4, 3, 2, 1, 1.5, (ClassCount("h100", 4, 3),), 700, 2.5e9, 6)
@@ -297,7 +298,7 @@ def test_texts_for_people_are_cut_and_escaped() -> None:
         order.borrower: MAX_NAME_CHARS,
         device.id: MAX_ID_CHARS,
         device.kind: 16,
-        report.ended[0][1]: MAX_REASON_BYTES,
+        report.ended[0].reason: MAX_REASON_BYTES,
     }
     for text, most in texts.items():
         assert text.isprintable()

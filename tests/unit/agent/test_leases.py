@@ -15,7 +15,7 @@ import pytest
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.clocks import boot_time_s
-from agent.daemon.faces import Order
+from agent.daemon.faces import LeaseEnd, Order
 from agent.daemon.leases import Leases
 from agent.daemon.parts import Assignment, Parcel
 from agent.daemon.spares import Spares
@@ -169,7 +169,13 @@ class Bench:
         spares = Spares(self.launcher, 0)
         self.leases = Leases(store, supply, keeper, spares, paths, "uni-a/a1", devices=devices)
         self.ends: list[tuple[str, str]] = []
-        self.leases.on_end = lambda lease_id, reason: self.ends.append((lease_id, reason))
+        self.for_owner: list[str] = []
+        self.leases.on_end = self._note_end
+
+    def _note_end(self, end: LeaseEnd) -> None:
+        self.ends.append((end.lease_id, end.reason))
+        if end.for_owner:
+            self.for_owner.append(end.lease_id)
 
     def start(self, what: Order) -> asyncio.Task[GrantedView]:
         return asyncio.create_task(self.leases.start_runner(what, lambda _: None))
@@ -535,3 +541,32 @@ async def test_a_kill_waits_for_nobody(tmp_path: Path) -> None:
         bench.launcher.stopping.open.set()
         await ending
         assert bench.ends == [("l1", "enough")]
+        assert bench.for_owner == [], "it was over before the owner came"
+
+
+@pytest.mark.parametrize("way", ["drained", "killed", "starting", "preempted, then killed"])
+async def test_an_end_for_the_owner_is_told_as_one(tmp_path: Path, way: str) -> None:
+    """Whoever counts what a lease is charged need not have heard the notice; the gateway's own is not his."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order("l2"))
+        bench.leases.notice("l2", 5.0, "another guest goes first")
+        bench.launcher.started[0].ended.set()
+        await until(lambda: bench.ends)
+        bench.warming.open.clear()
+        starting = bench.start(order())
+        if way == "starting":
+            await until(lambda: bench.warming.waiting)
+        else:
+            bench.warming.open.set()
+            await starting
+        if way == "preempted, then killed":
+            bench.leases.notice("l1", 5.0, "another guest goes first")
+        if way in ("drained", "starting"):
+            bench.leases.notice("l1", 5.0, "its owner needs cpu0", for_owner=True)
+        if way == "drained":
+            bench.launcher.started[-1].ended.set()
+        if way.endswith("killed"):
+            bench.leases.kill("l1", "its owner needs cpu0")
+        await until(lambda: len(bench.ends) == 2)
+        assert (bench.ends[1], bench.for_owner) == (("l1", "its owner needs cpu0"), ["l1"])
+        await asyncio.gather(starting, return_exceptions=True)

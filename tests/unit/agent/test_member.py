@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agent.daemon.faces import Order, Report, Wish
+from agent.daemon.faces import LeaseEnd, Order, Report, Wish
 from agent.daemon.member import Member
 from agent.errors import NotGatewayError, PeerNodeError, RequestError
 from agent.limits import MAX_REPORTED_IMAGES, REPORT_EVERY_S
@@ -55,7 +55,7 @@ class Running:
     """The leases of this node, of which only what the reports touch is here."""
 
     def __init__(self) -> None:
-        self.on_end: Callable[[str, str], None] = lambda lease_id, reason: None
+        self.on_end: Callable[[LeaseEnd], None] = lambda end: None
         self.times: list[Mapping[str, float]] = []
         self.lent: tuple[str, ...] = ("l1",)
         self.calls: list[str] = []
@@ -65,7 +65,7 @@ class Running:
 
     async def close(self) -> None:
         for lease_id in self.lent:
-            self.on_end(lease_id, "the agent stopped")
+            self.on_end(LeaseEnd(lease_id, "the agent stopped"))
         self.lent = ()
 
     async def start_runner(self, order: Order, emit: object) -> Any:
@@ -89,7 +89,7 @@ class Bench:
         self.fault: Exception | None = None
         self.member = Member(self.gateway, self.describe, self.running, "a0", self.note_unreached)
 
-    async def describe(self, ended: tuple[tuple[str, str], ...]) -> Report:
+    async def describe(self, ended: tuple[LeaseEnd, ...]) -> Report:
         self.described += 1
         if self.fault is not None:
             raise self.fault
@@ -120,17 +120,17 @@ async def test_an_end_is_reported_at_once_and_until_it_was_answered(bench: Bench
     await until(lambda: bench.running.times)
     assert (bench.said, bench.running.times) == ([()], [{"l1": 42.0}])
     bench.gateway.fault = PeerNodeError("it is not reachable.")
-    bench.running.on_end("l1", "killed")
+    bench.running.on_end(LeaseEnd("l1", "killed"))
     await until(lambda: len(bench.said) == 2)
-    bench.running.on_end("l2", "stopped")
+    bench.running.on_end(LeaseEnd("l2", "stopped"))
     await until(lambda: len(bench.said) == 3)
     bench.gateway.fault = None
-    bench.running.on_end("l3", "over")
+    bench.running.on_end(LeaseEnd("l3", "over"))
     await until(lambda: len(bench.said) == 4)
-    bench.running.on_end("l4", "over")
+    bench.running.on_end(LeaseEnd("l4", "over"))
     await until(lambda: len(bench.said) == 5)
-    both = (("l1", "killed"), ("l2", "stopped"))
-    assert bench.said[1:] == [both[:1], both, (*both, ("l3", "over")), (("l4", "over"),)]
+    both = (LeaseEnd("l1", "killed"), LeaseEnd("l2", "stopped"))
+    assert bench.said[1:] == [both[:1], both, (*both, LeaseEnd("l3", "over")), (LeaseEnd("l4", "over"),)]
     assert time.monotonic() - begun < REPORT_EVERY_S, "no end waited for its turn"
     assert bench.unreached == 2
     assert len(bench.running.times) == 3
@@ -141,10 +141,10 @@ async def test_an_end_during_a_report_goes_into_the_next_one(bench: Bench) -> No
     bench.gateway.go.clear()
     bench.member.start()
     await until(lambda: bench.said)
-    bench.running.on_end("l1", "killed")
+    bench.running.on_end(LeaseEnd("l1", "killed"))
     bench.gateway.go.set()
     await until(lambda: len(bench.said) == 2)
-    assert bench.said == [(), (("l1", "killed"),)]
+    assert bench.said == [(), (LeaseEnd("l1", "killed"),)]
 
 
 async def test_reports_follow_each_other_without_news(bench: Bench) -> None:
@@ -163,16 +163,16 @@ async def test_a_node_that_cannot_describe_itself_does_not_blame_its_gateway(
     bench.member.start()
     await until(lambda: bench.described)
     bench.fault = None
-    bench.running.on_end("l1", "killed")
+    bench.running.on_end(LeaseEnd("l1", "killed"))
     await until(lambda: bench.said)
-    assert bench.said == [(("l1", "killed"),)]
+    assert bench.said == [(LeaseEnd("l1", "killed"),)]
     assert bench.unreached == 0
 
 
 async def test_the_ends_of_one_report_are_bounded(bench: Bench) -> None:
     """The gateway misses the others in what runs here."""
     for number in range(MAX_REPORTED_IMAGES + 10):
-        bench.running.on_end(f"l{number}", "killed")
+        bench.running.on_end(LeaseEnd(f"l{number}", "killed"))
     bench.member.start()
     await until(lambda: bench.said)
     assert len(bench.said[0]) == MAX_REPORTED_IMAGES
@@ -184,8 +184,8 @@ async def test_a_node_that_stops_ends_its_leases_and_says_so(bench: Bench) -> No
     await until(lambda: bench.said)
     await bench.member.stop_lending()
     last = bench.gateway.reports[-1]
-    assert (last.ended, last.leases, last.donating) == ((("l1", "the agent stopped"),), (), False)
-    bench.running.on_end("l9", "too late")
+    assert (last.ended, last.leases, last.donating) == ((LeaseEnd("l1", "the agent stopped"),), (), False)
+    bench.running.on_end(LeaseEnd("l9", "too late"))
     for _ in range(20):
         await asyncio.sleep(0)  # whatever could run has run
     assert bench.gateway.reports[-1] is last

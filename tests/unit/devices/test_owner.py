@@ -82,7 +82,7 @@ class Guests:
         self.stay = False
         self.looks = 0
 
-    def notice(self, lease_id: str, left_s: float, reason: str) -> None:
+    def notice(self, lease_id: str, left_s: float, reason: str, *, for_owner: bool = False) -> None:
         self.told.append(("notice", lease_id))
 
     def kill(self, lease_id: str, reason: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from agent.daemon.faces import (
     Emit,
+    LeaseEnd,
     LeaseNotice,
     LeaseOffer,
     OfferRequest,
@@ -452,15 +453,26 @@ async def test_a_runner_that_ends_is_told_with_its_nodes_reason(tmp_path: Path) 
     """The report frees the device at once; saying it again, or another node saying it, changes nothing."""
     async with site(tmp_path) as one:
         lease_id = await one.lease()
-        assert await one.report("n2", ended=((lease_id, "I want it"),)) == {}
+        assert await one.report("n2", ended=(LeaseEnd(lease_id, "I want it"),)) == {}
         assert await one.report() == {lease_id: 60.0}
         attending = asyncio.create_task(one.donor.attend(lease_id, "uni-b"))
         await asyncio.sleep(0)
         for _ in range(2):
-            assert await one.report(leases=(), ended=((lease_id, "killed by SIGKILL"),)) == {}
+            assert await one.report(leases=(), ended=(LeaseEnd(lease_id, "killed by SIGKILL"),)) == {}
         assert await attending == "killed by SIGKILL"
         assert one.free
         assert one.nodes["n1"].happened == []
+
+
+async def test_an_owner_whom_the_gateway_has_not_heard_is_believed_at_the_end(tmp_path: Path) -> None:
+    """His device may be lent again before the next report: it is the end that says whose it was."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        end = LeaseEnd(lease_id, "the owner of cpu0 needs it", for_owner=True)
+        assert await one.report("n2", ended=(end,)) == {}
+        assert await one.report() == {lease_id: 60.0}, "only the lease's own node is"
+        await one.report(leases=(), ended=(end,))
+        assert one.donor.state.book.ended[lease_id].cause is Cause.RECLAIMED
 
 
 async def test_an_end_that_is_under_way_is_over_when_its_node_says_so(tmp_path: Path) -> None:
@@ -470,7 +482,7 @@ async def test_an_end_that_is_under_way_is_over_when_its_node_says_so(tmp_path: 
         one.nodes["n1"].unreachable = True
         await one.donor.release(lease_id, "enough", "uni-b")
         assert not one.free
-        await one.report(leases=(), ended=((lease_id, "its time was over"),))
+        await one.report(leases=(), ended=(LeaseEnd(lease_id, "its time was over"),))
         assert one.free
 
 
@@ -713,7 +725,7 @@ async def test_a_notice_is_repeated_after_a_restart_and_kept(tmp_path: Path) -> 
         assert heard == [LeaseNotice("its owner needs the device", 30.0)]
         await one.donor.renew(lease_id, "uni-b")
         one.nodes["n1"].running.clear()
-        await one.report(ended=((lease_id, "killed"),), devices=(device,))
+        await one.report(ended=(LeaseEnd(lease_id, "killed"),), devices=(device,))
         assert await attending == "its owner needs the device"
         (over,) = one.donor.state.book.ended.values()
         assert over.cause is Cause.RECLAIMED

@@ -318,6 +318,23 @@ def test_a_runner_that_dies_ends_its_lease_and_frees_the_device() -> None:
     assert kinds(run(named, heard(L1, now_s=5.1), again)[1]) == ["Stop", "Queued"], "it names it again"
 
 
+@pytest.mark.parametrize("ran_s", [5.0, 900.0])
+def test_an_end_for_the_owner_is_one_though_his_notice_was_not_heard(ran_s: float) -> None:
+    """A gateway that started again knows it from the node's word alone, and charges as if it had heard it."""
+    terms = Terms(grace_s=0.0, min_runtime_s=900.0)
+    lease = replace(saved(), terms=terms, granted_at_s=0.0, deadline_s=2000.0)
+    state, _ = run(State(), Restored((lease,), 1.0))
+    state, effects = step(state, RunnerEnded(L1, "the owner of cpu0 needs it", ran_s, for_owner=True))
+    over = state.book.ended[L1]
+    assert (over.cause, over.reason) == (Cause.RECLAIMED, "the owner of cpu0 needs it")
+    assert over.refunded is (ran_s < 900.0)
+    assert state.book.taken() == frozenset()
+    decisions = [(one.decision.kind, one.decision.code) for one in effects if isinstance(one, Record)]
+    assert decisions == [("reclaim", "its owner needs the device"), ("end", "reclaimed")]
+    alone, _ = run(active(), RunnerEnded(L1, "killed by signal 9", 5.0))
+    assert (alone.book.ended[L1].cause, alone.book.ended[L1].refunded) == (Cause.GONE, False)
+
+
 def test_an_end_after_the_end_is_nothing() -> None:
     """What its node says of a lease that is over changes nothing but that its device is free."""
     state, _ = run(active(), Released(L1, "uni-b", "done", 5.0))

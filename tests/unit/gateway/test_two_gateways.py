@@ -15,6 +15,7 @@ from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.faces import (
     Emit,
     Heed,
+    LeaseEnd,
     LeaseOffer,
     OfferRequest,
     Order,
@@ -203,7 +204,7 @@ class Bench:
     async def run(self, model: str = "m") -> GrantedView:
         return await self.borrowed.run(Wish(model), self.events.append)
 
-    async def report(self, *ended: tuple[str, str]) -> dict[str, float]:
+    async def report(self, *ended: LeaseEnd) -> dict[str, float]:
         """The device's node speaks to its gateway."""
         report = Report(
             "b1:7443",
@@ -301,7 +302,7 @@ async def test_a_runner_that_dies_is_heard_of_by_its_borrower(chain: Chain) -> N
     async with chain() as bench:
         lease_id = (await bench.run()).lease.id
         bench.device.running.clear()
-        await bench.report((lease_id, "its runner was ended by SIGKILL"))
+        await bench.report(LeaseEnd(lease_id, "its runner was ended by SIGKILL"))
         assert (await bench.ended(lease_id)).reason == "its runner was ended by SIGKILL"
         assert (await bench.books(bench.a))[0][2] == "its runner was ended by SIGKILL"
         await bench.called_back()
