@@ -23,7 +23,7 @@ from functools import partial
 from itertools import islice
 from random import Random
 
-from agent.gateway.events import (
+from agent.gateway.core.events import (
     ClockRead,
     NodeHeard,
     OfferAsked,
@@ -34,9 +34,9 @@ from agent.gateway.events import (
     StandingChanged,
     Withdrawn,
 )
-from agent.gateway.fleet import Device, NodeReport
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Device, NodeReport
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from benchmarks.report import Figure, spread
 from federation.fairshare.accounts import ancestors
 from federation.fairshare.line import Line, Waiting

@@ -1,1 +1,1 @@
-"""The gateway of a site: pure rules over values, and the one shell that carries them out."""
+"""The gateway of a site: the shells around ``core``, which decides."""

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import StateError
-from agent.gateway.book import Lease, LeaseState
+from agent.gateway.core.book import Lease, LeaseState
+from agent.gateway.core.state import State
 from agent.gateway.metering import Meters, Use
-from agent.gateway.state import State
 from agent.ledger.books import LedgerBooks
 from agent.limits import MAX_LATE_RECEIPTS, METER_EVERY_S
 from federation.errors import LedgerError, LedgerLockedError

@@ -21,10 +21,10 @@ from agent.daemon.pipes import Pipe
 from agent.errors import BusyError, RefusedError, UnknownLeaseError
 from agent.gateway.asking import Asking
 from agent.gateway.brokered import BrokeredLeases
+from agent.gateway.core.placement import CarbonPreference, ReceivedOffer, rank_offers
 from agent.gateway.deal import Deal
 from agent.gateway.naming import Meant, Naming
 from agent.gateway.neighbours import Neighbours
-from agent.gateway.placement import CarbonPreference, ReceivedOffer, rank_offers
 from agent.limits import GIVE_BACK_S, MAX_BROKERED, MAX_DONORS_ASKED, WIDEN_S
 from agent.local.views import AcceptedView, GrantedView, NoteView, PlaceView, WaitingView
 from agent.resolve import parse_ref

@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 
 from agent.errors import StateError
-from agent.gateway.events import Decision
-from agent.gateway.journal import decision_bytes
+from agent.gateway.core.events import Decision
+from agent.gateway.core.journal import decision_bytes
 from agent.limits import (
     LOG_AGAIN_S,
     MAX_LOG_LINE_BYTES,

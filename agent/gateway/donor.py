@@ -1,6 +1,6 @@
 """This site as a donor: what borrowers and the site's own nodes may say of its leases.
 
-Rules: what is decided, ``agent.gateway.leases`` decides; ``site`` is the borrower's, by its certificate; a
+Rules: what is decided, ``core.leases`` decides; ``site`` is the borrower's, by its certificate; a
 commit that is called off before its grant, or fails, leaves neither a lease nor an offer behind.
 """
 
@@ -15,8 +15,8 @@ from functools import partial
 from agent.daemon.faces import Emit, Heed, Host, LeaseOffer, OfferRequest, Refusal, Report, unheeded
 from agent.daemon.pipes import Pipe
 from agent.errors import RefusedError, StateError, UnknownLeaseError
-from agent.gateway.book import Lease, lease_id_of
-from agent.gateway.events import (
+from agent.gateway.core.book import Lease, lease_id_of
+from agent.gateway.core.events import (
     Decision,
     Event,
     Granted,
@@ -30,11 +30,11 @@ from agent.gateway.events import (
     Renewed,
     Withdrawn,
 )
-from agent.gateway.explain import place_now
-from agent.gateway.fleet import Device, NodeReport, Replica
-from agent.gateway.law import Law
-from agent.gateway.leases import State
-from agent.gateway.request import KnownModel, LeaseRequest, Refused
+from agent.gateway.core.explain import place_now
+from agent.gateway.core.fleet import Device, NodeReport, Replica
+from agent.gateway.core.law import Law
+from agent.gateway.core.leases import State
+from agent.gateway.core.request import KnownModel, LeaseRequest, Refused
 from agent.gateway.turns import Answer, Bill, Turns
 from agent.gateway.view import place_view
 from agent.local.views import AcceptedView, GrantedView, PlaceView

@@ -1,7 +1,7 @@
 """What makes a gateway share fairly, put together: policy, books, receipts, ranking, exchange, clock.
 
 It joins parts that do not know each other, and carries what one says to the donor's rules as events. It
-decides nothing: who is next is ``agent.gateway.leases``', what counts as use is ``federation.ledger``'s.
+decides nothing: who is next is ``agent.gateway.core.leases``', what counts as use is ``federation.ledger``'s.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.daemon.faces import OfferRequest, Refusal
 from agent.gateway.accounting import Accounting
+from agent.gateway.core.events import ClockRead, PolicyChanged, Receipted, StandingChanged
+from agent.gateway.core.placement import CarbonPreference
 from agent.gateway.decision_log import DecisionLog
 from agent.gateway.donor import LocalDonor
-from agent.gateway.events import ClockRead, PolicyChanged, Receipted, StandingChanged
 from agent.gateway.neighbours import Neighbours
-from agent.gateway.placement import CarbonPreference
 from agent.gateway.ranking import Ranking
 from agent.gateway.signed_requests import NO_PURPOSE, KnownRequests, default_purpose, signed
 from agent.gateway.view import device_counts

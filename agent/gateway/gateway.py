@@ -34,21 +34,21 @@ from agent.errors import NotAllowedError, PeerNodeError, RequestError
 from agent.gateway.account_usage import LeaseUsage, LedgerUsage
 from agent.gateway.accounts import SiteAccounts, UsageBooks
 from agent.gateway.broker import SiteBroker
+from agent.gateway.core.events import Decision, EgressCounted
+from agent.gateway.core.law import Law
+from agent.gateway.core.placement import CarbonPreference
+from agent.gateway.core.request import LeaseRequest
 from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
 from agent.gateway.egress import Sent, SiteEgress
-from agent.gateway.events import Decision, EgressCounted
 from agent.gateway.fairness import Fairness
 from agent.gateway.forwarding import Forwarding, SiteLending
 from agent.gateway.known_models import KnownModels
-from agent.gateway.law import Law
 from agent.gateway.metering import Use
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import OwnDonor
-from agent.gateway.placement import CarbonPreference
 from agent.gateway.publishing import Publishing
-from agent.gateway.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from agent.gateway.request import KnownModel
+from agent.gateway.core.request import KnownModel
 from agent.limits import MAX_NAMES_OF_IMAGE
 from federation.registry.membership import Membership
 

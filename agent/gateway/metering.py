@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.gateway.book import Lease
-from agent.gateway.request import account_of
+from agent.gateway.core.book import Lease
+from agent.gateway.core.request import account_of
 from agent.gateway.signed_requests import NO_PURPOSE
 from federation.ledger.receipt import Receipt
 from federation.ledger.writing import Statement

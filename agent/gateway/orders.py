@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from agent.daemon.faces import Emit, Host, Order
-from agent.gateway.book import Lease
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.book import Lease
+from agent.gateway.core.request import LeaseRequest
 from agent.local.views import GrantedView, RunEvent
 from federation.errors import FederationError
 from pyrdma.errors import Error

@@ -14,15 +14,15 @@ from itertools import islice
 
 from agent.daemon.faces import Report
 from agent.errors import StateError
-from agent.gateway.book import Lease
-from agent.gateway.change import Change
-from agent.gateway.eta import eta_of
-from agent.gateway.events import Tick
-from agent.gateway.places import place_of
-from agent.gateway.queue import Wish
-from agent.gateway.request import Place, account_of
-from agent.gateway.state import State
-from agent.gateway.supply import Supply
+from agent.gateway.core.book import Lease
+from agent.gateway.core.change import Change
+from agent.gateway.core.eta import eta_of
+from agent.gateway.core.events import Tick
+from agent.gateway.core.places import place_of
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.request import Place, account_of
+from agent.gateway.core.state import State
+from agent.gateway.core.supply import Supply
 from agent.gateway.view import device_counts, place_view
 from agent.limits import MAX_NODES, MAX_QUEUE_LISTED
 from agent.local.queue_views import (

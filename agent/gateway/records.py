@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agent.daemon.faces import OfferRequest
-from agent.gateway.book import Cause, Lease, LeaseState, Terms
-from agent.gateway.fleet import DeviceRef
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.book import Cause, Lease, LeaseState, Terms
+from agent.gateway.core.fleet import DeviceRef
+from agent.gateway.core.request import LeaseRequest
 from agent.limits import MAX_LEASE_REST_CHARS
 from agent.local.views import AcceptedView
 from agent.state.records import SiteLeaseRecord

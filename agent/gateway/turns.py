@@ -3,7 +3,7 @@
 Rules: an event that has begun goes to its end, even if nobody waits for it any more; a commit or a renewal is
 on disk before anything is done or answered for it; an end is carried out even if it cannot be written; a
 defect of whoever is told of a decision keeps nothing else of it from being carried out. Which events there
-are and what follows from them is ``agent.gateway.leases``.
+are and what follows from them is ``agent.gateway.core.leases``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.daemon.faces import Heed, Host, LeaseNotice
 from agent.errors import StateError
-from agent.gateway.book import Book, Lease, LeaseState
-from agent.gateway.events import (
+from agent.gateway.core.book import Book, Lease, LeaseState
+from agent.gateway.core.events import (
     Decision,
     Effect,
     Ended,
@@ -43,11 +43,11 @@ from agent.gateway.events import (
     Stop,
     Tick,
 )
-from agent.gateway.law import Law
-from agent.gateway.leases import State, next_deadline_s, step
+from agent.gateway.core.law import Law
+from agent.gateway.core.leases import State, next_deadline_s, step
+from agent.gateway.core.request import LeaseRequest, Refused, RequestKey
 from agent.gateway.orders import Orders
 from agent.gateway.records import lease_of, record_of
-from agent.gateway.request import LeaseRequest, Refused, RequestKey
 from agent.limits import TICK_S
 from agent.state import SiteLeaseRecord, SiteStore
 from federation.errors import LedgerError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.daemon.faces import ClassCount, SiteSummary
-from agent.gateway.book import Book
-from agent.gateway.fleet import Device, DeviceRef, Heard
-from agent.gateway.leases import State
-from agent.gateway.request import Place
+from agent.gateway.core.book import Book
+from agent.gateway.core.fleet import Device, DeviceRef, Heard
+from agent.gateway.core.leases import State
+from agent.gateway.core.request import Place
 from agent.local.queue_views import DeviceCountView
 from agent.local.views import DeviceView, NodeView, PlaceView, ReasonView
 from agent.state.records import MemberRecord

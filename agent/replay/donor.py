@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from agent.gateway.book import Lease
-from agent.gateway.events import Effect, Event, NodeHeard, RunnerEnded
-from agent.gateway.fleet import Device, DeviceRef, Fleet, Heard, NodeReport
-from agent.gateway.leases import next_deadline_s, step
-from agent.gateway.persistent import Fifo
-from agent.gateway.state import State
+from agent.gateway.core.book import Lease
+from agent.gateway.core.events import Effect, Event, NodeHeard, RunnerEnded
+from agent.gateway.core.fleet import Device, DeviceRef, Fleet, Heard, NodeReport
+from agent.gateway.core.leases import next_deadline_s, step
+from agent.gateway.core.persistent import Fifo
+from agent.gateway.core.state import State
 from agent.replay.agenda import Agenda
 from agent.replay.outcome import GuestJob, OwnJobs
 from agent.replay.owner import OwnQueue

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from agent.gateway.events import Decision, Effect, Event, Record
-from agent.gateway.leases import step
-from agent.gateway.state import State
+from agent.gateway.core.events import Decision, Effect, Event, Record
+from agent.gateway.core.leases import step
+from agent.gateway.core.state import State
 
 
 def replay_recorded(state: State, events: Iterable[Event]) -> Iterator[tuple[Event, tuple[Effect, ...]]]:

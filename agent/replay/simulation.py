@@ -1,6 +1,6 @@
 """A trace replayed: guests ask donors, the real decision core of each answers, owners take devices back.
 
-What is real: every decision of a donor (``agent.gateway.leases.step``, one state a donor), charges, decay and
+What is real: every decision of a donor (``core.leases.step``, one state a donor), charges, decay and
 standings (``federation.fairshare``). What is made: time, borrowers, nodes, and how books travel. Left out,
 since it decides nothing: renewals, reports of nodes on which nothing changed, and a borrower's asking again
 for a place that it has. A borrower takes the first offer, its own site's before others, and withdraws from
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from agent.errors import InternalError
-from agent.gateway.book import Book, Cause, Lease, Offer
-from agent.gateway.events import (
+from agent.gateway.core.book import Book, Cause, Lease, Offer
+from agent.gateway.core.events import (
     Effect,
     Ended,
     Event,
@@ -41,9 +41,9 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.law import Law
-from agent.gateway.request import LeaseRequest, Refused
-from agent.gateway.state import State
+from agent.gateway.core.law import Law
+from agent.gateway.core.request import LeaseRequest, Refused
+from agent.gateway.core.state import State
 from agent.replay.agenda import Agenda
 from agent.replay.books import WEEK_START_S, Books, Charged
 from agent.replay.donor import IMAGE_BYTES, DonorSite, Run

@@ -29,8 +29,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.gateway.book import Lease, LeaseState, lease_id_of
-from agent.gateway.events import (
+from agent.gateway.core.book import Lease, LeaseState, lease_id_of
+from agent.gateway.core.events import (
     ClockRead,
     DrainSet,
     Effect,
@@ -61,10 +61,10 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.fleet import Device, NodeReport, Replica
-from agent.gateway.law import Law
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Device, NodeReport, Replica
+from agent.gateway.core.law import Law
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.decay import SCALE_BITS
 from federation.fairshare.freshness import Split
 from federation.fairshare.standing import Standing

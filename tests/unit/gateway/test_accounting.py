@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.gateway.accounting import Accounting
-from agent.gateway.book import Book, Lease, LeaseState, Terms
-from agent.gateway.fleet import DeviceRef
+from agent.gateway.core.book import Book, Lease, LeaseState, Terms
+from agent.gateway.core.fleet import DeviceRef
+from agent.gateway.core.request import LeaseRequest
+from agent.gateway.core.state import State
 from agent.gateway.metering import Meters, Use
-from agent.gateway.request import LeaseRequest
-from agent.gateway.state import State
 from agent.ledger.books import LedgerBooks, Signing
 from agent.state import SiteStore, StateFile
 from agent.state.ledger_store import LedgerStore

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.gateway.book import Book, Offer, Stopping
-from agent.gateway.events import NodeHeard, OfferAsked, Offered, Queued, Refuse
-from agent.gateway.fleet import Device, DeviceRef, NodeReport, Replica
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.book import Book, Offer, Stopping
+from agent.gateway.core.events import NodeHeard, OfferAsked, Offered, Queued, Refuse
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport, Replica
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from agent.limits import NODE_SILENCE_S
 
 IMAGE = "a" * 64

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import StateError
+from agent.gateway.core.events import Decision, StandingChanged, Tick
 from agent.gateway.decision_log import DecisionLog, line_of
-from agent.gateway.events import Decision, StandingChanged, Tick
 from agent.limits import MAX_LOG_LINE_BYTES, MAX_LOG_LINES_WAITING
 from agent.state import StateFile
 from agent.state.ledger_store import LedgerStore, LogLine

@@ -24,11 +24,11 @@ from agent.daemon.faces import (
 )
 from agent.daemon.pipes import Pipe
 from agent.errors import PeerNodeError, RefusedError, RunnerError, StateError, UnknownLeaseError
-from agent.gateway.book import Cause, LeaseState
+from agent.gateway.core.book import Cause, LeaseState
+from agent.gateway.core.events import Decision
+from agent.gateway.core.law import Law
+from agent.gateway.core.request import KnownModel, LeaseRequest
 from agent.gateway.donor import LocalDonor
-from agent.gateway.events import Decision
-from agent.gateway.law import Law
-from agent.gateway.request import KnownModel, LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S
 from agent.local.views import AcceptedView, GrantedView, LeaseView, PhaseView, PlaceView, RunEvent, StartView
 from agent.state import SiteStore, StateFile

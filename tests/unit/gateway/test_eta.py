@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from agent.gateway import eta
-from agent.gateway.book import Book, Cause, Lease, LeaseState
-from agent.gateway.change import Change
-from agent.gateway.eta import MIN_DURATIONS, PLAYED, eta_of
-from agent.gateway.events import NodeHeard, OfferAsked, Tick
-from agent.gateway.explain import place_now
-from agent.gateway.fleet import Device, DeviceRef, NodeReport
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
-from agent.gateway.supply import Supply
+from agent.gateway.core import eta
+from agent.gateway.core.book import Book, Cause, Lease, LeaseState
+from agent.gateway.core.change import Change
+from agent.gateway.core.eta import MIN_DURATIONS, PLAYED, eta_of
+from agent.gateway.core.events import NodeHeard, OfferAsked, Tick
+from agent.gateway.core.explain import place_now
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
+from agent.gateway.core.supply import Supply
 
 NOW_S = 1000.0
 LENGTHS = tuple(float(one) for one in range(60, 1260, 60))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.gateway.book import Cause
-from agent.gateway.events import (
+from agent.gateway.core.book import Cause
+from agent.gateway.core.events import (
     DrainSet,
     EgressCounted,
     NodeHeard,
@@ -18,11 +18,11 @@ from agent.gateway.events import (
     PolicyChanged,
     StandingChanged,
 )
-from agent.gateway.explain import OUTCOMES, explain, outcome_of, place_now, without
-from agent.gateway.fleet import Device, NodeReport
-from agent.gateway.law import Law
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.explain import OUTCOMES, explain, outcome_of, place_now, without
+from agent.gateway.core.fleet import Device, NodeReport
+from agent.gateway.core.law import Law
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.decay import SCALE_BITS
 from federation.fairshare.freshness import Split
 from federation.fairshare.reasons import (

@@ -23,10 +23,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agent.gateway import nodes
-from agent.gateway.book import Cause, Lease, LeaseState, Offer
-from agent.gateway.change import Change
-from agent.gateway.events import (
+from agent.gateway.core import nodes
+from agent.gateway.core.book import Cause, Lease, LeaseState, Offer
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import (
     DrainSet,
     Effect,
     Ended,
@@ -50,13 +50,13 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.explain import explain, outcome_of
-from agent.gateway.fleet import Device, DeviceRef, NodeReport
-from agent.gateway.journal import effect_bytes, event_bytes, event_of
-from agent.gateway.law import Law
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
-from agent.gateway.supply import Supply
+from agent.gateway.core.explain import explain, outcome_of
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.core.journal import effect_bytes, event_bytes, event_of
+from agent.gateway.core.law import Law
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
+from agent.gateway.core.supply import Supply
 from agent.limits import KILL_SLACK_S
 from federation.fairshare.decay import SCALE_BITS
 from federation.fairshare.standing import Standing

@@ -17,9 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.daemon.faces import LeaseOffer, OfferRequest, Refusal, Report, ReportedDevice
+from agent.gateway.core.law import Law
 from agent.gateway.donor import LocalDonor
 from agent.gateway.fairness import Fairness, Parts
-from agent.gateway.law import Law
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.signed_requests import default_purpose, signed
 from agent.site.policy_watch import OVERLAY_FILE

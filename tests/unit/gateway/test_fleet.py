@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.gateway.fleet import (
+from agent.gateway.core.fleet import (
     Device,
     DeviceRef,
     Fleet,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import InternalError
-from agent.gateway.book import Book, Cause, Lease, LeaseState, Offer, Terms, lease_id_of
-from agent.gateway.events import (
+from agent.gateway.core.book import Book, Cause, Lease, LeaseState, Offer, Terms, lease_id_of
+from agent.gateway.core.events import (
     Effect,
     Ended,
     Event,
@@ -34,9 +34,9 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.fleet import Device, DeviceRef, NodeReport
-from agent.gateway.leases import State, next_deadline_s, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.core.leases import State, next_deadline_s, step
+from agent.gateway.core.request import LeaseRequest
 from agent.limits import (
     LEASE_REPORT_GRACE_S,
     LEASE_TTL_S,

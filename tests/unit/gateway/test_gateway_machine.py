@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent.gateway.book import Book, Lease, LeaseState, lease_id_of
-from agent.gateway.events import (
+from agent.gateway.core.book import Book, Lease, LeaseState, lease_id_of
+from agent.gateway.core.events import (
     Effect,
     Ended,
     Event,
@@ -40,9 +40,9 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.fleet import Device, NodeReport
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Device, NodeReport
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from agent.limits import LEASE_REPORT_GRACE_S, NODE_FORGOTTEN_S, OFFER_TTL_S
 
 TTL_S = 60.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.gateway.book import Book, Lease, LeaseState, Stopping
-from agent.gateway.fleet import Device, DeviceRef, Fleet, Heard, NodeReport, Replica
-from agent.gateway.leases import State
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.book import Book, Lease, LeaseState, Stopping
+from agent.gateway.core.fleet import Device, DeviceRef, Fleet, Heard, NodeReport, Replica
+from agent.gateway.core.leases import State
+from agent.gateway.core.request import LeaseRequest
 from agent.gateway.view import node_views, site_summary
 from agent.limits import NODE_SILENCE_S
 from agent.state.records import MemberRecord

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import InternalError
-from agent.gateway import journal
-from agent.gateway.book import Cause, Lease, LeaseState, Terms
-from agent.gateway.events import (
+from agent.gateway.core import journal
+from agent.gateway.core.book import Cause, Lease, LeaseState, Terms
+from agent.gateway.core.events import (
     ClockRead,
     DrainSet,
     EgressCounted,
@@ -31,9 +31,9 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.fleet import Device, DeviceRef, NodeReport, Replica
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport, Replica
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.freshness import Split
 from federation.fairshare.standing import Standing
 from federation.policy.policy import (

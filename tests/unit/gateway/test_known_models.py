@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from agent.gateway.admission import denied
+from agent.gateway.core.admission import denied
+from agent.gateway.core.law import Law
+from agent.gateway.core.request import KnownModel, LeaseRequest
 from agent.gateway.known_models import KnownModels, by_image
-from agent.gateway.law import Law
-from agent.gateway.request import KnownModel, LeaseRequest
 from agent.limits import MAX_NAMES_OF_IMAGE
 from federation.policy.policy import (
     AccountRule,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.gateway.book import Cause, Lease, LeaseState, Terms
-from agent.gateway.fleet import DeviceRef
+from agent.gateway.core.book import Cause, Lease, LeaseState, Terms
+from agent.gateway.core.fleet import DeviceRef
+from agent.gateway.core.request import LeaseRequest
 from agent.gateway.records import lease_of, record_of
-from agent.gateway.request import LeaseRequest
 from agent.state import SiteLeaseRecord
 
 words = st.text(st.characters(codec="utf-8"), max_size=20)

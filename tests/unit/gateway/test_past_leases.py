@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gateway.book import Cause, Lease, LeaseState
-from agent.gateway.fleet import DeviceRef
-from agent.gateway.past import past_of
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.book import Cause, Lease, LeaseState
+from agent.gateway.core.fleet import DeviceRef
+from agent.gateway.core.past import past_of
+from agent.gateway.core.request import LeaseRequest
 
 MOST = 50
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gateway.fleet import Candidate, Device, NodeReport, Replica
-from agent.gateway.placement import CarbonPreference, ReceivedOffer, choose, rank_offers
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Candidate, Device, NodeReport, Replica
+from agent.gateway.core.placement import CarbonPreference, ReceivedOffer, choose, rank_offers
+from agent.gateway.core.request import LeaseRequest
 
 IMAGE = "a" * 64
 REQUEST = LeaseRequest(

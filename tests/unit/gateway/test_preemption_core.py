@@ -12,10 +12,10 @@ from random import Random
 
 import pytest
 
-from agent.gateway import preempting
-from agent.gateway.book import Book, Cause, Lease, LeaseState
-from agent.gateway.change import Change
-from agent.gateway.events import (
+from agent.gateway.core import preempting
+from agent.gateway.core.book import Book, Cause, Lease, LeaseState
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import (
     Effect,
     Event,
     NodeHeard,
@@ -32,10 +32,10 @@ from agent.gateway.events import (
     Stop,
     Tick,
 )
-from agent.gateway.fleet import Device, DeviceRef, NodeReport
-from agent.gateway.law import Law
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.core.law import Law
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from agent.limits import COMPARE_GUESTS_S
 from federation.fairshare.charging import Charges
 from federation.fairshare.preemption import Running, below_after_move

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.faces import Report, ReportedDevice
-from agent.gateway.book import Lease, LeaseState
-from agent.gateway.events import ClockRead, NodeHeard, OfferAsked, OfferCommitted, PolicyChanged
-from agent.gateway.fleet import Device, DeviceRef, NodeReport
-from agent.gateway.leases import State, step
+from agent.gateway.core.book import Lease, LeaseState
+from agent.gateway.core.events import ClockRead, NodeHeard, OfferAsked, OfferCommitted, PolicyChanged
+from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest
 from agent.gateway.publishing import Publishing
-from agent.gateway.request import LeaseRequest
 from agent.limits import MAX_HISTORY_ROWS, MAX_NODES
 from agent.openness import history
 from agent.openness.history import History

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from agent.gateway import asked
-from agent.gateway.events import NodeHeard, OfferAsked, OfferCommitted, Queued, Refuse
-from agent.gateway.fleet import Device, NodeReport
-from agent.gateway.leases import State, step
-from agent.gateway.request import LeaseRequest, Refused
+from agent.gateway.core import asked
+from agent.gateway.core.events import NodeHeard, OfferAsked, OfferCommitted, Queued, Refuse
+from agent.gateway.core.fleet import Device, NodeReport
+from agent.gateway.core.leases import State, step
+from agent.gateway.core.request import LeaseRequest, Refused
 
 NOW_S = 1000.0
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.gateway.admission import denied, fits
-from agent.gateway.book import Lease, Offer
-from agent.gateway.change import Change, expected_of
-from agent.gateway.fleet import Candidate
-from agent.gateway.past import past_of
-from agent.gateway.queue import Wish
-from agent.gateway.request import account_of
-from agent.gateway.supply import Shelf, Supply, lets_go
+from agent.gateway.core.admission import denied, fits
+from agent.gateway.core.book import Lease, Offer
+from agent.gateway.core.change import Change, expected_of
+from agent.gateway.core.fleet import Candidate
+from agent.gateway.core.past import past_of
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.request import account_of
+from agent.gateway.core.supply import Shelf, Supply, lets_go
 from agent.limits import COMPARE_GUESTS_S
 from federation.fairshare.line import Waiting
 from federation.fairshare.preemption import Running, may_preempt

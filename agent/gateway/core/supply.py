@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from agent.gateway.admission import denied, fits
-from agent.gateway.book import Lease, LeaseState, Offer
-from agent.gateway.change import Change
-from agent.gateway.fleet import Candidate, DeviceRef
-from agent.gateway.placement import choose
-from agent.gateway.queue import Wish
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.admission import denied, fits
+from agent.gateway.core.book import Lease, LeaseState, Offer
+from agent.gateway.core.change import Change
+from agent.gateway.core.fleet import Candidate, DeviceRef
+from agent.gateway.core.placement import choose
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.caps import OverCap, may_backfill, over_cap
 from federation.fairshare.line import Waiting
 from federation.fairshare.reserve import Reserve, floors_of, reserve_class

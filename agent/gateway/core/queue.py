@@ -14,8 +14,8 @@ from heapq import merge
 from itertools import takewhile
 from operator import attrgetter
 
-from agent.gateway.persistent import Fifo, Shards
-from agent.gateway.request import LeaseRequest, RequestKey, account_of
+from agent.gateway.core.persistent import Fifo, Shards
+from agent.gateway.core.request import LeaseRequest, RequestKey, account_of
 from agent.limits import MAX_CLAIMED_WAIT_S, PLACE_TOUCH_S, PLACE_TTL_S
 from federation.fairshare.charging import Charges
 from federation.fairshare.line import Line, Waiting

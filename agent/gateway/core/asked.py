@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.gateway.admission import No, classed, refuses
-from agent.gateway.change import Change
-from agent.gateway.events import OfferAsked, Offered, Queued, Refuse, Withdrawn
-from agent.gateway.places import place_of
-from agent.gateway.queue import waiting_of
-from agent.gateway.request import LeaseRequest, Refused, account_of
-from agent.gateway.serving import serve, serve_one
-from agent.gateway.supply import Supply
+from agent.gateway.core.admission import No, classed, refuses
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import OfferAsked, Offered, Queued, Refuse, Withdrawn
+from agent.gateway.core.places import place_of
+from agent.gateway.core.queue import waiting_of
+from agent.gateway.core.request import LeaseRequest, Refused, account_of
+from agent.gateway.core.serving import serve, serve_one
+from agent.gateway.core.supply import Supply
 from agent.limits import MAX_QUEUE, MAX_QUEUE_OF_INSTITUTION, MAX_SITE_LEASES
 from federation.fairshare.accounts import ancestors
 from federation.fairshare.reasons import ExceedsLimit

@@ -10,8 +10,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.gateway.fleet import Candidate
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.fleet import Candidate
+from agent.gateway.core.request import LeaseRequest
 from federation.policy.policy import PER_MILLE
 
 

@@ -2,7 +2,7 @@
 
 The order is FAIRNESS': misconfigured, not permitted, no matching device, exceeds a limit, and then what
 passes by itself, the donor being paused or having sent all that it may today. What is for good is a refusal;
-what passes is a reason to wait. Caps, reserves, order and capacity are ``agent.gateway.serving``'s.
+what passes is a reason to wait. Caps, reserves, order and capacity are ``agent.gateway.core.serving``'s.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from agent.gateway.fleet import Device, Fleet, NodeReport
-from agent.gateway.law import SITE, Law
-from agent.gateway.request import LeaseRequest, Refused, account_of
+from agent.gateway.core.fleet import Device, Fleet, NodeReport
+from agent.gateway.core.law import SITE, Law
+from agent.gateway.core.request import LeaseRequest, Refused, account_of
 from agent.text import format_size
 from federation.errors import FederationInputError
 from federation.fairshare.accounts import check_account

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from agent.gateway.book import Terms
-from agent.gateway.request import LeaseRequest
+from agent.gateway.core.book import Terms
+from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.standing import Standing
 from federation.policy.hours import DAY_MINUTES, WEEK_MINUTES, in_hours, minutes_until
 from federation.policy.policy import Caps, Lend, Policy

@@ -18,10 +18,10 @@ from itertools import islice
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from agent.gateway.book import Lease, LeaseState, Stopping
-from agent.gateway.change import Change
-from agent.gateway.queue import Wish
-from agent.gateway.supply import Supply
+from agent.gateway.core.book import Lease, LeaseState, Stopping
+from agent.gateway.core.change import Change
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.supply import Supply
 from agent.limits import KILL_SLACK_S
 from federation.fairshare.line import Waiting
 

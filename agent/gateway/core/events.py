@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.gateway.book import Lease, Offer
-from agent.gateway.fleet import NodeReport
-from agent.gateway.request import LeaseRequest, Place, Refused
+from agent.gateway.core.book import Lease, Offer
+from agent.gateway.core.fleet import NodeReport
+from agent.gateway.core.request import LeaseRequest, Place, Refused
 from federation.fairshare.reasons import Reason
 from federation.fairshare.standing import Standing
 from federation.policy.policy import Policy
@@ -280,7 +280,7 @@ class Decision:
 
     Args:
         kind: what was decided.
-        event: what it was decided on; ``agent.gateway.journal`` has its form as bytes.
+        event: what it was decided on; ``agent.gateway.core.journal`` has its form as bytes.
         unix_s: when, for people.
         request_id, borrower_site, account: whom it is about.
         lease_id: the lease, or the offer, that it is about; empty: none.

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import cast
 
-from agent.gateway.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, nonce_after
-from agent.gateway.events import (
+from agent.gateway.core.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, nonce_after
+from agent.gateway.core.events import (
     Decision,
     DecisionKind,
     Effect,
@@ -26,11 +26,11 @@ from agent.gateway.events import (
     Start,
     Stop,
 )
-from agent.gateway.fleet import DeviceRef, NodeReport
-from agent.gateway.past import past_of
-from agent.gateway.queue import waiting_of
-from agent.gateway.request import LeaseRequest, Refused, RequestKey, account_of
-from agent.gateway.state import Debt, State, charges_of
+from agent.gateway.core.fleet import DeviceRef, NodeReport
+from agent.gateway.core.past import past_of
+from agent.gateway.core.queue import waiting_of
+from agent.gateway.core.request import LeaseRequest, Refused, RequestKey, account_of
+from agent.gateway.core.state import Debt, State, charges_of
 from agent.limits import LEASE_REPORT_GRACE_S, MAX_DURATIONS_KEPT, MAX_ENDED_KEPT
 from federation.fairshare.accounts import ancestors
 from federation.fairshare.charging import Charges, expected_msgs

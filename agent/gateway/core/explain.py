@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Literal
 
-from agent.gateway.admission import fits, paused, refuses
-from agent.gateway.book import Book
-from agent.gateway.change import Change
-from agent.gateway.eta import eta_of
-from agent.gateway.events import Tick
-from agent.gateway.fleet import NodeReport, heard
-from agent.gateway.places import place_of
-from agent.gateway.queue import Wish
-from agent.gateway.request import Place, RequestKey
-from agent.gateway.serving import serve
-from agent.gateway.state import State
-from agent.gateway.supply import Supply
+from agent.gateway.core.admission import fits, paused, refuses
+from agent.gateway.core.book import Book
+from agent.gateway.core.change import Change
+from agent.gateway.core.eta import eta_of
+from agent.gateway.core.events import Tick
+from agent.gateway.core.fleet import NodeReport, heard
+from agent.gateway.core.places import place_of
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.request import Place, RequestKey
+from agent.gateway.core.serving import serve
+from agent.gateway.core.state import State
+from agent.gateway.core.supply import Supply
 from federation.fairshare.line import Waiting
 from federation.fairshare.reasons import (
     DonorPaused,

@@ -2,7 +2,7 @@
 
 A device is *taken* from the moment it is offered until its node has said that nothing of the lease is left
 there. It is *awaited* by at most one offer, or lease, that has other guests make room. Times are of one
-monotonic clock of the gateway's machine. ``agent.gateway.leases`` has the rules.
+monotonic clock of the gateway's machine. ``agent.gateway.core.leases`` has the rules.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.gateway.fleet import DeviceRef
-from agent.gateway.request import LeaseRequest, RequestKey, account_of
+from agent.gateway.core.fleet import DeviceRef
+from agent.gateway.core.request import LeaseRequest, RequestKey, account_of
 from agent.limits import LEASE_ID_CHARS, LEASE_TTL_S, MAX_LEASE_DURATION_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
 from federation.fairshare.standing import holdings_of
 

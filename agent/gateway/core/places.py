@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import islice
 
-from agent.gateway.admission import fits, pauses
-from agent.gateway.change import Change
-from agent.gateway.queue import Wish
-from agent.gateway.request import LeaseRequest, Place
-from agent.gateway.supply import Supply
+from agent.gateway.core.admission import fits, pauses
+from agent.gateway.core.change import Change
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.request import LeaseRequest, Place
+from agent.gateway.core.supply import Supply
 from agent.limits import MAX_PLACE_LOOKS
 from federation.fairshare.line import Waiting
 from federation.fairshare.reasons import (
@@ -24,7 +24,7 @@ from federation.fairshare.reasons import (
 
 
 def place_of(change: Change, waiting: Waiting[Wish], supply: Supply) -> Place:
-    """Return a waiting request's place; how long it takes is ``agent.gateway.explain``'s."""
+    """Return a waiting request's place; how long it takes is ``agent.gateway.core.explain``'s."""
     ahead = change.queue.ahead(waiting, supply.deficits)
     reasons = reasons_for(change, supply, waiting, ahead)
     return Place(waiting.id, ahead + 1, len(change.queue), reasons)

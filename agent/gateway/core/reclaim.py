@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.gateway.book import Cause, Lease, Offer
-from agent.gateway.change import Change
-from agent.gateway.events import DecisionKind, DrainSet, Reclaimed
-from agent.gateway.fleet import NodeReport, withdraw
-from agent.gateway.law import SITE
+from agent.gateway.core.book import Cause, Lease, Offer
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import DecisionKind, DrainSet, Reclaimed
+from agent.gateway.core.fleet import NodeReport, withdraw
+from agent.gateway.core.law import SITE
 from agent.limits import KILL_SLACK_S
 
 OWNER: Final = "its owner needs the device"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.gateway.change import Change
-from agent.gateway.events import ClockRead, EgressCounted, PolicyChanged, StandingChanged
-from agent.gateway.law import Egress, Law
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import ClockRead, EgressCounted, PolicyChanged, StandingChanged
+from agent.gateway.core.law import Egress, Law
 from federation.fairshare.charging import Charges
 from federation.fairshare.decay import epoch_of
 from federation.fairshare.standing import standing_of

@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from agent.errors import InternalError
-from agent.gateway import book, events, fleet, request
+from agent.gateway.core import book, events, fleet, request
 from federation.fairshare import freshness, reasons, standing
 from federation.policy import policy
 

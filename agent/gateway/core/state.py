@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.gateway.book import Book
-from agent.gateway.fleet import Fleet
-from agent.gateway.law import Law
-from agent.gateway.queue import Queue
-from agent.gateway.request import RequestKey
+from agent.gateway.core.book import Book
+from agent.gateway.core.fleet import Fleet
+from agent.gateway.core.law import Law
+from agent.gateway.core.queue import Queue
+from agent.gateway.core.request import RequestKey
 from federation.fairshare.caps import Hold
 from federation.fairshare.charging import Charges
 

@@ -30,10 +30,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from agent.errors import InternalError
-from agent.gateway.asked import ask, withdraw_request
-from agent.gateway.book import Cause, Lease, LeaseState, lease_id_of
-from agent.gateway.change import Change
-from agent.gateway.events import (
+from agent.gateway.core.asked import ask, withdraw_request
+from agent.gateway.core.book import Cause, Lease, LeaseState, lease_id_of
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import (
     ClockRead,
     DrainSet,
     Effect,
@@ -57,11 +57,11 @@ from agent.gateway.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.nodes import end_on_lost, failed_or_gone, forget_silent, hear, restore, started
-from agent.gateway.reclaim import end_noticed, set_drain, take_back
-from agent.gateway.ruling import count_egress, read_clock, rule_by, stand
-from agent.gateway.serving import serve
-from agent.gateway.state import State
+from agent.gateway.core.nodes import end_on_lost, failed_or_gone, forget_silent, hear, restore, started
+from agent.gateway.core.reclaim import end_noticed, set_drain, take_back
+from agent.gateway.core.ruling import count_egress, read_clock, rule_by, stand
+from agent.gateway.core.serving import serve
+from agent.gateway.core.state import State
 from agent.limits import OFFER_TTL_S
 
 __all__ = ["State", "next_deadline_s", "step"]

@@ -9,7 +9,7 @@ Rules:
 4. If the first wants more devices than a node has free, these are kept for it for a while; meanwhile they go
    only to leases that end before.
 5. Nothing is taken from anybody for an offer: one that needs others' devices names its victims, and these
-   hear of it when it is committed (``agent.gateway.preempting``).
+   hear of it when it is committed (``agent.gateway.core.preempting``).
 6. A request that has just come, or is asked for again, is tried on what is free now: whoever is before it
    could not use that.
 """
@@ -18,15 +18,15 @@ from __future__ import annotations
 
 from itertools import islice
 
-from agent.gateway.admission import denied, fits, paused
-from agent.gateway.book import Offer
-from agent.gateway.change import Change
-from agent.gateway.fleet import Candidate
-from agent.gateway.preempting import Room, compared, may_preempt_now, room_for
-from agent.gateway.queue import Wish
-from agent.gateway.request import RequestKey
-from agent.gateway.state import NodeHold
-from agent.gateway.supply import Supply
+from agent.gateway.core.admission import denied, fits, paused
+from agent.gateway.core.book import Offer
+from agent.gateway.core.change import Change
+from agent.gateway.core.fleet import Candidate
+from agent.gateway.core.preempting import Room, compared, may_preempt_now, room_for
+from agent.gateway.core.queue import Wish
+from agent.gateway.core.request import RequestKey
+from agent.gateway.core.state import NodeHold
+from agent.gateway.core.supply import Supply
 from agent.limits import (
     KILL_SLACK_S,
     MAX_LINE_LOOKS,

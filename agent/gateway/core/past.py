@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from agent.gateway.book import Cause, Lease
-from agent.gateway.request import RequestKey
+from agent.gateway.core.book import Cause, Lease
+from agent.gateway.core.request import RequestKey
 
 _APART: Final = 32
 """Leases that are kept apart: so many are copied with each further one."""

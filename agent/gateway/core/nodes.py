@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.gateway.book import Cause, LeaseState
-from agent.gateway.change import Change
-from agent.gateway.events import NodeHeard, Restored, RunnerEnded, Started, StartFailed, Stop
-from agent.gateway.fleet import Heard, NodeReport, dropped, forget, heard
-from agent.gateway.reclaim import end_noticed, hear_devices, take_for_owner
+from agent.gateway.core.book import Cause, LeaseState
+from agent.gateway.core.change import Change
+from agent.gateway.core.events import NodeHeard, Restored, RunnerEnded, Started, StartFailed, Stop
+from agent.gateway.core.fleet import Heard, NodeReport, dropped, forget, heard
+from agent.gateway.core.reclaim import end_noticed, hear_devices, take_for_owner
 from agent.limits import MAX_NODES, NODE_FORGOTTEN_S
 
 
