@@ -20,11 +20,12 @@ from agent.daemon.faces import OfferRequest, Refusal
 from agent.gateway.accounting import Accounting
 from agent.gateway.core.events import ClockRead, PolicyChanged, Receipted, StandingChanged
 from agent.gateway.core.placement import CarbonPreference
+from agent.gateway.core.request import NO_PURPOSE
 from agent.gateway.decision_log import DecisionLog
 from agent.gateway.donor import LocalDonor
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.ranking import Ranking
-from agent.gateway.signed_requests import NO_PURPOSE, KnownRequests, default_purpose, signed
+from agent.gateway.signed_requests import KnownRequests, default_purpose, signed
 from agent.gateway.view import device_counts
 from agent.ledger.books import Judge, LedgerBooks, Signing
 from agent.ledger.exchange import ExchangePeer, LedgerExchange

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.gateway.core.book import Lease
-from agent.gateway.core.request import account_of
-from agent.gateway.signed_requests import NO_PURPOSE
+from agent.gateway.core.request import NO_PURPOSE, account_of
 from federation.ledger.receipt import Receipt
 from federation.ledger.writing import Statement
 

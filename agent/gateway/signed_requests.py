@@ -13,18 +13,15 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.daemon.faces import OfferRequest
+from agent.gateway.core.request import NO_PURPOSE
 from agent.limits import MAX_REQUESTS_KNOWN
 from federation.ledger.request import RequestBody, SignedRequest, encode_request, open_request, sign_request
 from federation.ledger.signing import Keys
 from federation.policy.policy import ANY, Policy
-
-NO_PURPOSE: Final = "none"
-"""Stands in signed requests and on receipts where nobody named a purpose."""
 
 
 def default_purpose(policy: Policy | None) -> str:

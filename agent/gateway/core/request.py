@@ -6,8 +6,12 @@ Texts in these values come from other sites; they are checked for length and for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from federation.fairshare.reasons import Reason
+
+NO_PURPOSE: Final = "none"
+"""Stands in signed requests and on receipts where nobody named a purpose."""
 
 
 @dataclass(frozen=True, slots=True)
