@@ -35,7 +35,7 @@ def failed_or_gone(change: Change, event: StartFailed | RunnerEnded) -> None:
         return
     if isinstance(event, RunnerEnded) and event.for_owner:
         # The owner's notice may never have been heard here: by now the device may even be lent again.
-        take_for_owner(change, lease, event.reason)
+        take_for_owner(change, lease)
         return
     if lease.notice_cause is not None and gone:
         # It went because it was told to: by its owner, the operator or another guest.

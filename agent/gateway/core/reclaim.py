@@ -42,11 +42,11 @@ def take_back(change: Change, event: Reclaimed) -> None:
         change.end(lease, Cause.RECLAIMED, event.reason, left_over=True)
 
 
-def take_for_owner(change: Change, lease: Lease, reason: str) -> None:
+def take_for_owner(change: Change, lease: Lease) -> None:
     """End a lease that its node has ended for the owner of the devices; nothing of it is left there."""
     if lease.notice_cause is not Cause.RECLAIMED:
         change.record("reclaim", lease.request, lease_id=lease.id, devices=lease.devices, code=OWNER)
-    change.end(lease, Cause.RECLAIMED, reason, left_over=False)
+    change.end(lease, Cause.RECLAIMED, OWNER, left_over=False)
 
 
 def hear_devices(change: Change, report: NodeReport) -> None:

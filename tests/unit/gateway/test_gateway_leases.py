@@ -326,7 +326,7 @@ def test_an_end_for_the_owner_is_one_though_his_notice_was_not_heard(ran_s: floa
     state, _ = run(State(), Restored((lease,), 1.0))
     state, effects = step(state, RunnerEnded(L1, "the owner of cpu0 needs it", ran_s, for_owner=True))
     over = state.book.ended[L1]
-    assert (over.cause, over.reason) == (Cause.RECLAIMED, "the owner of cpu0 needs it")
+    assert (over.cause, over.reason) == (Cause.RECLAIMED, "its owner needs the device")
     assert over.refunded is (ran_s < 900.0)
     assert state.book.taken() == frozenset()
     decisions = [(one.decision.kind, one.decision.code) for one in effects if isinstance(one, Record)]
