@@ -164,7 +164,7 @@ def standing_of(
     window_s = len(table.weights) * EPOCH_S
     leases = tuple(open_leases)
     believed = receipts.add_all(
-        (one.account, at, msgs) for one in leases for at, msgs in _since_receipt(one, now_s, window_s)
+        (one.account, at, msgs) for one in leases for at, msgs in believed_use(one, now_s, window_s)
     )
     split = None
     served: Mapping[str, int] = {}
@@ -195,7 +195,14 @@ def holdings_of(held: Iterable[tuple[str, int]]) -> dict[str, int]:
     return sums
 
 
-def _since_receipt(lease: OpenLease, now_s: int, window_s: int) -> tuple[tuple[int, int], ...]:
+def believed_use(lease: OpenLease, now_s: int, window_s: int) -> tuple[tuple[int, int], ...]:
+    """Return what an open lease is believed to have used since its last receipt, as (epoch, msgs).
+
+    Args:
+        lease: of another donor.
+        now_s: Unix time.
+        window_s: for how long use counts.
+    """
     from_s = max(lease.receipted_s, now_s - window_s)
     to_s = min(now_s, lease.until_s)
     return spread(from_s, to_s, lease.rate_msgs_per_s * (to_s - from_s)) if from_s < to_s else ()

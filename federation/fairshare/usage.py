@@ -133,12 +133,26 @@ def receipt_deltas(previous: Receipt | None, receipt: Receipt) -> tuple[Delta, .
     Receipts of one donor form a chain, so that whoever knows one knows those before it: the sum of all is the
     same everywhere. A charge that falls, as by a refund, is taken back over the whole time of the lease.
     """
-    before_msgs = previous.charge_msgs if previous is not None else 0
-    from_s = previous.to_s if previous is not None else receipt.from_s
-    change = receipt.charge_msgs - before_msgs
-    if change < 0:
-        from_s = receipt.from_s
-    return tuple((receipt.account, epoch, msgs) for epoch, msgs in spread(from_s, receipt.to_s, change))
+    before = None if previous is None else (previous.to_s, previous.charge_msgs)
+    return charge_deltas(receipt.account, receipt.from_s, receipt.to_s, receipt.charge_msgs, before)
+
+
+def charge_deltas(
+    account: str, from_s: int, to_s: int, charge_msgs: int, before: tuple[int, int] | None
+) -> tuple[Delta, ...]:
+    """Return what a lease's charge adds to the one before it.
+
+    Args:
+        account: who is charged.
+        from_s: Unix time of the lease's begin.
+        to_s: Unix time up to which it is charged.
+        charge_msgs: in all.
+        before: up to when it was charged before, and what in all; ``None``: it was not.
+    """
+    since_s, before_msgs = (from_s, 0) if before is None else before
+    change = charge_msgs - before_msgs
+    parts = spread(from_s if change < 0 else since_s, to_s, change)
+    return tuple([(account, epoch, msgs) for epoch, msgs in parts])
 
 
 def _decayed(of: Mapping[int, int], epoch: int, table: DecayTable) -> int:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agent.replay.alike import alike
-from agent.replay.books import Books, Charged
+from agent.replay.books import WEEK_START_S, Books, Charged
+from agent.replay.tally import Tally
 from agent.replay.trace import Job
 from agent.replay.world import DonorSpec, Partition, World
+from federation.fairshare.decay import decay_table, epoch_of
+from federation.fairshare.freshness import Split, freeze, is_fresh
+from federation.fairshare.standing import OpenLease, Standing, standing_of
+from federation.fairshare.usage import Usage, by_node, charge_deltas
 
 DONORS = (DonorSpec("north", 4), DonorSpec("south", 4))
 POLICY = alike(
@@ -63,3 +71,124 @@ def test_a_refunded_lease_is_charged_nothing() -> None:
     books.write("north", lease(), 600.0)
     assert books.write("north", lease(), 700.0, final=True, refunded=True) == 0
     assert used(books, "south", 700.0) <= 0
+
+
+class Plain:
+    """The same books by the ledger's own values, from nothing each time."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.written: dict[str, list[tuple[float, Charged, int, bool]]] = {
+            one.site: [] for one in world.donors
+        }
+        self.as_of = {one.site: {two.site: 0.0 for two in world.donors} for one in world.donors}
+        self.split: dict[str, Split | None] = dict.fromkeys(self.written)
+        self.fresh: dict[str, tuple[int, Usage]] = {}
+
+    def usage(self, source: str, until_s: float) -> tuple[Usage, dict[str, OpenLease]]:
+        usage, opened, last = Usage(), {}, {}
+        for now_s, lease, charge, final in self.written[source]:
+            if now_s > until_s:
+                continue
+            to_s = WEEK_START_S + int(now_s)
+            before = last.get(lease.lease_id)
+            from_s = WEEK_START_S + int(lease.from_s)
+            usage = usage.add_all(charge_deltas(lease.account, from_s, to_s, charge, before))
+            last[lease.lease_id] = (to_s, charge)
+            believed_s = int(3 * (self.world.receipt_s + self.world.lag_s))
+            opened[lease.lease_id] = OpenLease(
+                lease.account, lease.devices, 1000 * lease.devices, to_s, to_s + believed_s
+            )
+            if final:
+                del opened[lease.lease_id]
+        return usage, opened
+
+    def standing(self, donor: str, now_s: float) -> Standing:
+        epoch, table = epoch_of(int(WEEK_START_S + now_s)), decay_table(7 * 86400, 10)
+        usage, leases = Usage(), []
+        for source, as_of_s in self.as_of[donor].items():
+            if source == donor:
+                reached_s = now_s
+            elif any(one.parts(donor, source, now_s) for one in self.world.partitions):
+                reached_s = as_of_s
+            else:
+                reached_s = max(as_of_s, now_s - self.world.lag_s)
+            self.as_of[donor][source] = reached_s
+            theirs, opened = self.usage(source, reached_s)
+            usage = usage.add_all(
+                (account, at, msgs) for account, of in theirs.buckets.items() for at, msgs in of.items()
+            )
+            leases += [] if source == donor else opened.values()
+        own, _ = self.usage(donor, now_s)
+        age_s = max(0, int(now_s - min(self.as_of[donor].values())))
+        if is_fresh(age_s):
+            self.fresh[donor], self.split[donor] = (epoch, own), None
+        elif self.split[donor] is None and donor in self.fresh:
+            self.split[donor] = freeze(*self.fresh[donor], table)
+        return standing_of(
+            POLICY,
+            epoch,
+            usage=usage,
+            open_leases=leases,
+            donated={"gpu": self.world.devices},
+            oldest_head_age_s=age_s,
+            last_split=self.split[donor],
+            local=own,
+        )
+
+
+def nonzero(of: dict[str, int]) -> dict[str, int]:
+    return {node: amount for node, amount in of.items() if amount}
+
+
+RECEIPTS = st.lists(
+    st.tuples(
+        st.sampled_from(("north", "south", "west")),
+        st.sampled_from(("l1", "l2", "l3")),
+        st.sampled_from(("end", "refund", "goes on", "goes on")),
+        st.integers(1, 700),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(RECEIPTS, st.sampled_from((0.0, 60.0, 1200.0)), st.booleans())
+def test_standings_are_those_of_the_ledger(
+    receipts: list[tuple[str, str, str, int, bool]], lag_s: float, parted: bool
+) -> None:
+    """Whatever was written where, late or behind a partition: the figures are ``standing_of``'s."""
+    cut = Partition(2000.0, 6000.0, (frozenset({"north"}), frozenset({"south", "west"})))
+    where = (*DONORS, DonorSpec("west", 3))
+    world = World(donors=where, lag_s=lag_s, partitions=(cut,) if parted else ())
+    books, plain = Books(world, POLICY), Plain(world)
+    now_s, names = 0.0, {}
+    for donor, slot, how, more_s, look in receipts:
+        now_s += more_s
+        began = names.setdefault((donor, slot), (f"{slot}-{now_s}", now_s - more_s))
+        lease = Charged(began[0], f"/{slot[1]}/x", "research", "a", "n/gpu00", int(slot[1]), began[1], 0.0)
+        if how in ("end", "refund"):
+            del names[(donor, slot)]
+        charge = books.write(donor, lease, now_s, final=how != "goes on", refunded=how == "refund")
+        plain.written[donor].append((now_s, lease, charge, how != "goes on"))
+        for site in plain.written if look else ():
+            mine, theirs = books.standing(site, now_s), plain.standing(site, now_s)
+            assert nonzero({**mine.usage}) == nonzero({**theirs.usage})
+            assert nonzero({**mine.ever}) == nonzero({**theirs.ever})
+            assert (mine.split, mine.local, mine.weights) == (theirs.split, theirs.local, theirs.weights)
+            assert mine.holdings == theirs.holdings
+            assert (mine.epoch, mine.oldest_head_age_s) == (theirs.epoch, theirs.oldest_head_age_s)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("/a", "/b/c")), st.integers(50, 300), st.integers(-5, 10**12))),
+    st.integers(40, 500),
+    st.integers(0, 300),
+)
+def test_a_tally_is_as_use_is(deltas: list[tuple[str, int, int]], epoch: int, since: int) -> None:
+    """Sums, what lies ahead, what the window has left behind, and who has nothing left."""
+    table = decay_table(86400 // 8, 10)
+    tally = Tally(50)
+    tally.add(deltas)
+    plain = Usage().add_all(deltas).within(epoch, table).since(since)
+    assert by_node(tally.decayed(epoch, table, since=since)) == plain.totals(epoch, table)
