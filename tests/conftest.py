@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ from hypothesis import settings
 # A busy machine is no bug: an example may take its time, the test as a whole has its limit.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+# Started in the background of a script, the suite would hand on that Ctrl-C is ignored; programs under test
+# are to be told by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MIB = 1 << 20
 
