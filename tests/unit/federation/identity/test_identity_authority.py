@@ -146,7 +146,7 @@ def test_a_request_is_signed_by_its_own_key(shop) -> None:
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 2000), value=st.integers(0, 255), cut=st.booleans())
 def test_a_damaged_request_is_refused_and_nothing_else_happens(shop, at: int, value: int, cut: bool) -> None:
-    """It raises IdentityError, or gets what the whole one gets: the unused bits of a signature may be named."""
+    """It raises IdentityError, or gets what the whole one gets: a signature may name unused bits."""
     key = new_key()
     whole = make_csr(key, shop.node)
     at %= len(whole)
