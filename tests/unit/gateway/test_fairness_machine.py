@@ -549,7 +549,7 @@ def test_the_machine_finds_a_planted_bug(
     """Each law can fail: with the bug in place the machine ends with a broken one."""
     monkeypatch.setattr(place, name, bug)
     quick = settings(
-        max_examples=300,
+        max_examples=1500,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
