@@ -23,7 +23,7 @@ import agent
 from agent.daemon.parts import Assignment, Parcel
 from agent.error_table import from_code
 from agent.errors import RunnerError, UnsupportedModelError
-from agent.limits import CHECK_S, CHILD_GRACE_S, MAX_CHECK_OUTPUT_BYTES, MAX_CHILD_TALK_BYTES
+from agent.limits import CHECK_S, CHILD_GRACE_S, MAX_CHECK_OUTPUT_BYTES, MAX_CHILD_TALK_BYTES, UNDRAIN_S
 from agent.text import printable
 from pyrdma.errors import ChannelError, Error
 from pyrdma.wire import Channel, Message
@@ -61,6 +61,7 @@ class RunnerProcess:
         self._phases: dict[str, float] = {}
         self._talk = b""
         self._stopped = False
+        self._undraining = asyncio.Lock()
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._wait())]
 
     async def ready(self) -> None:
@@ -113,6 +114,15 @@ class RunnerProcess:
         """Let it take nothing new, and end when what it has begun is done; it is killed in ``left_s``."""
         with contextlib.suppress(ChannelError):
             await self._channel.asend({"op": "drain", "left_s": left_s})
+
+    async def undrain(self) -> bool:
+        """Let it take requests again after ``drain``; whether it does: one that has begun to end does not."""
+        try:
+            async with self._undraining, asyncio.timeout(UNDRAIN_S):
+                await self._channel.asend({"op": "undrain"})
+                return (await self._next()).get("op") == "serving"
+        except (Error, TimeoutError):
+            return False
 
     def kill(self) -> None:
         """End it and everything that it started at once, without waiting."""

@@ -201,6 +201,8 @@ MAX_BROKERED: Final = 1024
 """Leases that the nodes of one site borrow from others at the same time."""
 TICK_S: Final = 1.0
 """Between two looks at the gateway's lease clock when nothing is due before."""
+TELL_AGAIN_S: Final = 2.0
+"""Pause before a node is told again that a lease goes on; it refuses that lease's requests meanwhile."""
 ATTEND_AGAIN_S: Final = 1.0
 """Pause before a lease is attended again after the call broke; its time runs on meanwhile."""
 NOTICE_AGAIN_S: Final = 1.0
@@ -290,6 +292,8 @@ RENEW_AGAIN_S: Final = 5.0
 # --- devices and their owners ------------------------------------------------------------------------------
 GRACE_S: Final = 10.0
 """Between notice and kill of a lease whose terms name no other: an answer that has begun can be finished."""
+UNDRAIN_S: Final = 10.0
+"""What a runner gets to say that it serves again; a silent one would keep a lease that serves nobody."""
 MAX_GRACE_S: Final = 1800.0
 """Longest grace: an owner must not wait longer for what is his, whatever a gateway promises for him."""
 DEMAND_EVERY_S: Final = 0.5

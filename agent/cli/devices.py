@@ -232,6 +232,7 @@ def _change(
     from agent.cli.confirm import confirm_by_name
     from agent.cli.output import data_json, talk
     from agent.cli.schema import devices_document
+    from agent.errors import OwnedError
     from agent.local.client import AgentClient
 
     async def ask(what: DeviceChange) -> tuple[OwnDeviceView, ...]:
@@ -243,6 +244,11 @@ def _change(
                     while any(one.state != "owned" for one in changed):
                         await asyncio.sleep(_POLL_S)
                         changed = tuple(one for one in await client.devices() if one.id in taken)
+                        if lent := [one.id for one in changed if one.state == "lent"]:
+                            raise OwnedError(
+                                f"{', '.join(lent)} was lent again meanwhile.",
+                                fix="see who has it with: pyrdma-agent devices",
+                            )
             return changed
 
     takes = wish.change in ("withdraw", "reclaim") and not wish.dry_run

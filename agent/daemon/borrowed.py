@@ -3,8 +3,8 @@
 Rules: a lease is in the books from the moment its donor has committed it; its time is counted on this node's
 clock from before each question, so that it never believes longer in a lease than its donor; when it ends,
 wherever, its port here closes with the reason written down; when the agent stops, its leases are given back.
-A lease under notice is listed as ending, and as active again if it is renewed after that: its donor thought
-better of it.
+A lease under notice is listed as ending, and as active again when its donor says that it goes on, or renews
+it past its end.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ class _Open:
     who: str
     over: asyncio.Event
     reason: str = ""
-    noticed_s: float = 0.0
-    """When its donor spoke of its end last; 0: it does not end."""
+    notice: LeaseNotice | None = None
+    """What its donor said last of its end; ``None``: it does not end."""
     ends_s: float = 0.0
     """When that is."""
+    noted_s: float = 0.0
+    """When that was written down last."""
+    noting: asyncio.TimerHandle | None = None
     relay: Relay | None = None
     tending: asyncio.Task[None] | None = None
 
@@ -189,7 +192,8 @@ class BorrowedLeases:
         lease.record = replace(
             lease.record,
             image_id=ImageId.parse(granted.lease.image_id),
-            state="ending" if lease.noticed_s else "active",
+            state="ending" if lease.notice is not None else "active",
+            reason=lease.notice.reason if lease.notice is not None else "",
             port=relay.port,
             key_digest=hashlib.sha256(granted.api_key.encode()).digest(),
         )
@@ -234,22 +238,32 @@ class BorrowedLeases:
                 _log.info("lease %s is not attended for a moment: %s", lease_id, error.message)
             await asyncio.sleep(ATTEND_AGAIN_S)
 
-    def _heed(self, lease: _Open, notice: LeaseNotice) -> None:
-        # It answers until then; whoever uses it can see why it will not for longer.
-        lease_id, now_s = lease.clock.lease_id, boot_time_s()
-        said_s, lease.ends_s = lease.noticed_s, now_s + notice.left_s
-        if said_s and now_s - said_s < NOTICE_AGAIN_S:
-            return  # a donor that says so without end must not fill the log and the disk
-        lease.noticed_s = now_s
-        _log.warning("lease %s ends in %.0f s: %s", lease_id, notice.left_s, notice.reason)
-        self._note(lease, "ending", notice.reason)
+    def _heed(self, lease: _Open, notice: LeaseNotice | None) -> None:
+        now_s = boot_time_s()
+        lease.notice, lease.ends_s = notice, now_s + (notice.left_s if notice is not None else 0.0)
+        pause_s = lease.noted_s + NOTICE_AGAIN_S - now_s
+        if lease.noting is None and pause_s > 0:
+            # A donor that says so without end must not fill the log and the disk; the last word counts.
+            lease.noting = asyncio.get_running_loop().call_later(pause_s, self._note_news, lease)
+        elif lease.noting is None:
+            self._note_news(lease)
 
     def _goes_on(self, lease: _Open) -> None:
-        # A donor tells of an end that is called off by renewing past it.
-        if lease.noticed_s and boot_time_s() > lease.ends_s + KILL_SLACK_S:
-            lease.noticed_s = 0.0
-            _log.info("lease %s goes on after all", lease.clock.lease_id)
-            self._note(lease, "active", "")
+        # A donor whose word was lost tells of an end that is called off by renewing past it.
+        if lease.notice is not None and boot_time_s() > lease.ends_s + KILL_SLACK_S:
+            self._heed(lease, None)
+
+    def _note_news(self, lease: _Open) -> None:
+        # It answers until its end; whoever uses it can see why it will not for longer.
+        lease.noting, lease.noted_s = None, boot_time_s()
+        lease_id, notice, record = lease.clock.lease_id, lease.notice, lease.record
+        if notice is not None:
+            left_s = max(0.0, lease.ends_s - lease.noted_s)
+            _log.warning("lease %s ends in %.0f s: %s", lease_id, left_s, notice.reason)
+            self._note(lease, "ending", notice.reason)
+        elif record is not None and record.state == "ending":
+            _log.info("lease %s goes on after all", lease_id)
+            self._note(lease, "active" if record.port is not None else "warming", "")
 
     def _note(self, lease: _Open, state: str, reason: str) -> None:
         if lease.record is not None and lease.clock.lease_id in self._open:
@@ -301,6 +315,8 @@ class BorrowedLeases:
 
     async def _undo(self, lease: _Open, reason: str, *, tell: bool) -> str:
         lease_id = lease.clock.lease_id
+        if lease.noting is not None:
+            lease.noting.cancel()
         if lease.tending is not None:
             lease.tending.cancel()
             await asyncio.wait((lease.tending,))

@@ -226,11 +226,11 @@ class SiteSummary:
     waiting: int = 0
 
 
-Heed = Callable[[LeaseNotice], None]
-"""Told that a lease will end."""
+Heed = Callable[[LeaseNotice | None], None]
+"""Told that a lease will end; ``None``: that it goes on after all."""
 
 
-def unheeded(notice: LeaseNotice) -> None:
+def unheeded(notice: LeaseNotice | None) -> None:
     """Do nothing about a notice."""
     del notice
 
@@ -292,6 +292,9 @@ class Host(Protocol):
 
     async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
         """Let it take nothing new and finish what it has begun, since it is stopped in ``left_s``."""
+
+    async def withdraw_notice(self, lease_id: str) -> None:
+        """Take the gateway's notice back; a lease that is gone, or has none, is no error."""
 
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to the runner."""
@@ -360,6 +363,9 @@ class MemberFace(LeaseCallsFace, Protocol):
 
     async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
         """Tell a runner here that it will be stopped."""
+
+    async def withdraw_notice(self, lease_id: str) -> None:
+        """Tell a runner here that the gateway does not stop it after all."""
 
 
 class SitePeer(Donor, Protocol):

@@ -186,6 +186,10 @@ class Host:
         """Let a lease here finish what it has begun, since it is stopped soon."""
         self.leases.notice(lease_id, left_s, reason)
 
+    async def withdraw_notice(self, lease_id: str) -> None:
+        """Let a lease here go on, unless the owner of its devices wants them."""
+        self.leases.withdraw(lease_id)
+
     async def connect(self, lease_id: str) -> Pipe:
         """Open a connection to a runner here."""
         return await self.leases.connect(lease_id)

@@ -28,7 +28,7 @@ from agent.daemon.parts import Runner
 from agent.daemon.pipes import Pipe, StreamPipe
 from agent.daemon.relay import HOST, Relay
 from agent.daemon.spares import Spares
-from agent.daemon.starting import OpenLease, Starting
+from agent.daemon.starting import Notifier, OpenLease, Starting
 from agent.daemon.supply import Found, Supply
 from agent.errors import BusyError, StateError, StoppingError, UnknownLeaseError
 from agent.limits import GRACE_S, MAX_LEASE_TTL_S, MAX_LEASES
@@ -198,18 +198,47 @@ class Leases:
 
         One that does not answer yet has begun nothing: it ends now.
         """
-        lease = self._open.get(lease_id)
-        if lease is None or lease.notice:
+        lease, who = self._open.get(lease_id), _notifier(for_owner=for_owner)
+        if lease is None or who in lease.notices:
             return
+        first = not lease.notices
+        lease.notices[who] = reason
+        if not first:
+            return  # it hears that it ends once
         lease.for_owner = for_owner
-        if lease.runner is None or lease.record.state != "active":
+        if lease.runner is None or lease.record.state not in ("active", "draining"):
             self._begin_end(lease_id, reason)
             return
         _log.info("lease %s ends in %.0f s: %s", lease_id, left_s, reason)
-        lease.notice = reason
-        lease.record = replace(lease.record, state="draining", reason=reason)
+        lease.undraining = None
+        self._note(lease_id, lease, "draining", reason)
         self._beside(lease.runner.drain(left_s))
-        self._beside(self._write(lease_id, lease))
+
+    def withdraw(self, lease_id: str, *, for_owner: bool = False) -> None:
+        """Take back a notice of the owner's, or of the gateway's; returns at once.
+
+        The lease goes on once its runner has said so, unless the other one's notice stands. A runner that has
+        begun to end cannot be held: then the lease ends as it was told.
+        """
+        lease = self._open.get(lease_id)
+        if lease is None or lease.notices.pop(_notifier(for_owner=for_owner), None) is None:
+            return
+        for who, reason in lease.notices.items():
+            lease.for_owner = who == "owner"
+            self._note(lease_id, lease, "draining", reason)
+        if not lease.notices and lease.runner is not None:
+            lease.undraining = self._beside(self._undrain(lease_id, lease, lease.runner))
+
+    async def _undrain(self, lease_id: str, lease: OpenLease, runner: Runner) -> None:
+        serves = await runner.undrain()
+        if self._open.get(lease_id) is not lease:
+            return
+        if not serves:
+            self._begin_end(lease_id, lease.notice)
+        elif lease.undraining is asyncio.current_task():
+            _log.info("lease %s goes on after all", lease_id)
+            lease.for_owner = False
+            self._note(lease_id, lease, "active", "")
 
     def kill(self, lease_id: str, reason: str) -> None:
         """End a lease and its runner at once, for the owner of its devices; returns at once."""
@@ -232,16 +261,22 @@ class Leases:
         lease = self._open.get(lease_id) or self._ending.get(lease_id)
         return lease.record if lease is not None else None
 
-    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
+        return task
 
-    async def _write(self, lease_id: str, lease: OpenLease) -> None:
+    def _note(self, lease_id: str, lease: OpenLease, state: str, notice: str) -> None:
+        lease.notice = notice
+        lease.record = replace(lease.record, state=state, reason=notice)
+        self._beside(self._write(lease_id, lease.record))
+
+    async def _write(self, lease_id: str, record: LeaseRecord) -> None:
         try:
-            await self._store.put_lease(lease.record)
+            await self._store.put_lease(record)
         except StateError as error:
-            _log.error("lease %s has notice, its record could not be written: %s", lease_id, error.message)
+            _log.error("lease %s is %s, not so on disk: %s", lease_id, record.state, error.message)
 
     # --- its life -----------------------------------------------------------------------------------------
 
@@ -406,6 +441,10 @@ class Leases:
     def _view(self, record: LeaseRecord) -> LeaseView:
         lease = self._open.get(record.id)
         return view_of(record, lease.runner.pid if lease is not None and lease.runner is not None else None)
+
+
+def _notifier(*, for_owner: bool) -> Notifier:
+    return "owner" if for_owner else "gateway"
 
 
 def _is_over(lease: OpenLease) -> bool:

@@ -95,6 +95,11 @@ class Member:
         if self._running is not None:
             self._running.notice(lease_id, left_s, reason)
 
+    async def withdraw_notice(self, lease_id: str) -> None:
+        """Tell a runner here that the gateway does not stop it after all."""
+        if self._running is not None:
+            self._running.withdraw(lease_id)
+
     async def connect(self, lease_id: str, who: NodeIdentity) -> Pipe:
         """Open a connection to a runner here, for the gateway."""
         if self._running is None or who.node != self._gateway_name:

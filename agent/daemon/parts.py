@@ -109,6 +109,9 @@ class Runner(Protocol):
     async def drain(self, left_s: float) -> None:
         """Let it take nothing new, and end when what it has begun is done; it is killed in ``left_s``."""
 
+    async def undrain(self) -> bool:
+        """Let it take requests again after ``drain``; whether it does: one that has begun to end does not."""
+
     def kill(self) -> None:
         """End it and everything that it started at once, without waiting."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.faces import Emit
@@ -21,6 +22,9 @@ from agent.limits import ASSIGN_S, RUNNER_BACKLOG, SPARE_WAIT_SHOWN_S
 from agent.local.views import PhaseView, StartView
 from agent.paths import Paths
 from agent.state import LeaseRecord, Store
+
+Notifier = Literal["owner", "gateway"]
+"""Who may give a lease notice: the owner of its devices, or the gateway for another guest or for its time."""
 
 
 @dataclass(slots=True)
@@ -39,8 +43,12 @@ class OpenLease:
     until_s: float | None = None
     gpus: str = ""
     """What CUDA calls its devices; empty: they are none of CUDA's."""
+    notices: dict[Notifier, str] = field(default_factory=dict)
+    """Who says that it will end, and why; the first of them counts."""
     notice: str = ""
-    """Why it will end; empty before it has notice."""
+    """Why it will end, as its runner was told last; empty while the runner serves."""
+    undraining: asyncio.Task[None] | None = None
+    """What tells its runner to serve again; a notice that comes meanwhile goes before it."""
     ordered: bool = False
     """Whether the gateway ordered it."""
     reason: str = ""

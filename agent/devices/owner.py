@@ -31,6 +31,7 @@ from agent.devices.ownership import (
     Phase,
     Tick,
     Unclaimed,
+    Withdraw,
     next_deadline_s,
     step,
 )
@@ -54,6 +55,9 @@ class Guests(Protocol):
 
     def notice(self, lease_id: str, left_s: float, reason: str, *, for_owner: bool = False) -> None:
         """Let a lease finish what it has begun, since it is killed in ``left_s``."""
+
+    def withdraw(self, lease_id: str, *, for_owner: bool = False) -> None:
+        """Take a notice back: the lease goes on if it still can."""
 
     def kill(self, lease_id: str, reason: str) -> None:
         """End a lease at once, whatever it does."""
@@ -322,6 +326,10 @@ class Owner:
                     assert self.guests is not None, "there are guests"
                     left_s = max(0.0, deadline_s - self._clock())
                     self.guests.notice(lease_id, left_s, _why(device), for_owner=True)
+                case Withdraw(lease_id):
+                    assert self.guests is not None, "there are guests"
+                    if not self._wanted(lease_id):
+                        self.guests.withdraw(lease_id, for_owner=True)
                 case Kill(lease_id):
                     assert self.guests is not None, "there are guests"
                     self.guests.kill(lease_id, _why(device))
@@ -341,6 +349,10 @@ class Owner:
         if held != before:
             for watcher in self._watchers:
                 watcher.set()
+
+    def _wanted(self, lease_id: str) -> bool:
+        """Say whether any device of a lease is its owner's, or on its way there."""
+        return any(lease_id in one.guests and not one.takes_guests for one in self._held.values())
 
     def _settle(self) -> None:
         """Keep spares again once no reclaim is under way and something is lent."""

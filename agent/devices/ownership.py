@@ -3,6 +3,7 @@
 ::
 
     lent -> reclaiming -> stopping -> verifying -> owned -> lent
+    lent <- reclaiming
 
 The rules:
 
@@ -14,8 +15,8 @@ The rules:
    stays in *doubt*: it is not lent again before it was seen free.
 5. No deadline is ever moved: from the first claim to the hand-over pass at most the grace, ``KILL_S`` and
    ``VERIFY_S``, whoever comes, goes, or says nothing.
-6. A notice is not taken back: its guest has begun to leave. A claim that is gone ends the ownership after the
-   hand-over only.
+6. When the last claim goes while the grace runs, the device is lent again at once, and its guests' notices
+   are withdrawn. Once nothing runs there any more, or a kill was due, it goes to its owner first.
 
 Times are of the node's own clock of boots. Nothing here asks the gateway, the ledger or a borrower, so none
 of them can hold a reclaim up.
@@ -147,6 +148,13 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Tell a guest that it is not killed after all."""
+
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
     """End a guest at once."""
 
@@ -166,7 +174,7 @@ class LentAgain:
     """Leases may have it."""
 
 
-Effect = MakeRoom | Notify | Kill | HandedOver | LentAgain
+Effect = MakeRoom | Notify | Withdraw | Kill | HandedOver | LentAgain
 
 
 def step(held: Held, event: Event) -> tuple[Held, tuple[Effect, ...]]:
@@ -219,6 +227,10 @@ def _advance(held: Held, now_s: float, effects: list[Effect]) -> Held:
         elif held.phase is Phase.RECLAIMING and over and held.deadline_s is not None:
             effects += [Kill(one) for one in held.guests]
             held = replace(held, phase=Phase.STOPPING, deadline_s=held.deadline_s + KILL_S)
+        elif held.phase is Phase.RECLAIMING and not held.claims:
+            held = replace(held, phase=Phase.LENT, deadline_s=None)
+            effects += [Withdraw(one) for one in held.guests]
+            effects.append(LentAgain())
         elif held.phase is Phase.STOPPING and over and held.deadline_s is not None:
             held = replace(held, phase=Phase.VERIFYING, deadline_s=held.deadline_s + VERIFY_S)
         elif held.phase is Phase.VERIFYING and over:

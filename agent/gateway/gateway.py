@@ -230,6 +230,11 @@ class Gateway:
         del lease_id, left_s, reason
         raise NotAllowedError("a gateway takes no orders.")
 
+    async def withdraw_notice(self, lease_id: str) -> None:
+        """Refuse: the gateway gives its own node orders by itself."""
+        del lease_id
+        raise NotAllowedError("a gateway takes no orders.")
+
     # --- what both nodes and other gateways ask about leases ------------------------------------------------
 
     async def renew(self, lease_id: str, who: NodeIdentity) -> float:

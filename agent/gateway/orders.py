@@ -11,10 +11,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent.daemon.faces import Emit, Host, Order
 from agent.gateway.core.book import Lease
 from agent.gateway.core.request import LeaseRequest
+from agent.limits import TELL_AGAIN_S
 from agent.local.views import GrantedView, RunEvent
 from federation.errors import FederationError
 from pyrdma.errors import Error
@@ -70,7 +72,8 @@ class Orders:
         self._failed = failed
         self._stopped = stopped
         self._starts: dict[str, Start] = {}
-        self._notices: set[asyncio.Task[None]] = set()
+        self._words: set[asyncio.Task[None]] = set()
+        self._last_words: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def expect(self, lease_id: str) -> Start:
@@ -90,7 +93,8 @@ class Orders:
         start.begun.set()
 
     def call_off(self, lease_id: str) -> None:
-        """Call off a lease's start, if its node has not answered yet."""
+        """Call off what a lease's node is not told yet: its start, and that it goes on after all."""
+        self._last_words.pop(lease_id, None)
         start = self._starts.get(lease_id)
         if start is not None and not start.answered:
             start.called_off = True
@@ -109,13 +113,34 @@ class Orders:
 
     def notice(self, lease: Lease, left_s: float, reason: str) -> None:
         """Have a node tell a lease's runner that it will be stopped: it takes nothing new on."""
-        telling = asyncio.create_task(self._notice(lease, left_s, reason), name=f"notice-{lease.id}")
-        self._notices.add(telling)
-        telling.add_done_callback(self._notices.discard)
+        self._tell(lease, partial(self._notice, lease, left_s, reason))
+
+    def reprieve(self, lease: Lease) -> None:
+        """Have a node tell a lease's runner that it may go on after all."""
+        self._tell(lease, partial(self._reprieve, lease))
+
+    def _tell(self, lease: Lease, word: Callable[[], Awaitable[None]]) -> None:
+        # One word after the other: a notice that overtakes its withdrawal would stand for good.
+        before = self._last_words.get(lease.id)
+
+        async def tell() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await word()
+
+        telling = asyncio.create_task(tell(), name=f"notice-{lease.id}")
+        self._last_words[lease.id] = telling
+        self._words.add(telling)
+        telling.add_done_callback(partial(self._told, lease.id))
+
+    def _told(self, lease_id: str, telling: asyncio.Task[None]) -> None:
+        self._words.discard(telling)
+        if self._last_words.get(lease_id) is telling:
+            del self._last_words[lease_id]
 
     async def close(self) -> None:
         """Call off every start, and wait for no node any more."""
-        tasks: list[asyncio.Task[GrantedView] | asyncio.Task[None]] = [*self._stops.values(), *self._notices]
+        tasks: list[asyncio.Task[GrantedView] | asyncio.Task[None]] = [*self._stops.values(), *self._words]
         tasks += [one.task for one in self._starts.values() if one.task is not None]
         for task in tasks:
             task.cancel()
@@ -154,6 +179,17 @@ class Orders:
         except (Error, FederationError) as error:
             # It is stopped at the deadline all the same.
             _log.warning("the node of %s could not be told that it ends: %s", lease.id, error.message)
+
+    async def _reprieve(self, lease: Lease) -> None:
+        # Without this word the lease would refuse everything there until its time is over.
+        while self._last_words.get(lease.id) is asyncio.current_task():
+            try:
+                await self._host(lease.device.node).withdraw_notice(lease.id)
+            except (Error, FederationError) as error:
+                _log.warning("the node of %s could not be told that it goes on: %s", lease.id, error.message)
+                await asyncio.sleep(TELL_AGAIN_S)
+            else:
+                return
 
     async def _stop(self, node: str, lease_id: str, reason: str) -> None:
         start = self._starts.get(lease_id)

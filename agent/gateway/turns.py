@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.daemon.faces import Heed, Host, LeaseNotice
 from agent.errors import StateError
-from agent.gateway.core.book import Book, Lease, LeaseState
+from agent.gateway.core.book import Book, Cause, Lease, LeaseState
 from agent.gateway.core.events import (
     Decision,
     Effect,
@@ -34,6 +34,7 @@ from agent.gateway.core.events import (
     Record,
     Refuse,
     Renewed,
+    Reprieve,
     Restored,
     RunnerEnded,
     Save,
@@ -246,6 +247,8 @@ class Turns:
                 self.orders.stop(node, lease_id, reason)
             case Notice(lease, deadline_s, reason):
                 self._notify(lease, LeaseNotice(reason, max(0.0, deadline_s - self._clock())))
+            case Reprieve(lease):
+                self._reprieve(lease)
             case Record(decision):
                 self._record(decision)
             case Ended(lease, reason):
@@ -261,12 +264,21 @@ class Turns:
     def _notify(self, lease: Lease, notice: LeaseNotice) -> None:
         site = lease.request.borrower_site
         _log.info("lease %s of %s ends in %.0f s: %s", lease.id, site, notice.left_s, notice.reason)
-        self.orders.notice(lease, notice.left_s, notice.reason)
+        if lease.notice_cause is not Cause.RECLAIMED:  # of the owner's its node has told it, and tells it
+            self.orders.notice(lease, notice.left_s, notice.reason)
+        self._tell(lease, notice)
+
+    def _reprieve(self, lease: Lease) -> None:
+        _log.info("lease %s of %s goes on after all", lease.id, lease.request.borrower_site)
+        self.orders.reprieve(lease)
+        self._tell(lease, None)
+
+    def _tell(self, lease: Lease, notice: LeaseNotice | None) -> None:
         for heed in tuple(self._heeds.get(lease.id, ())):
             try:
                 heed(notice)
             except Exception:  # noqa: BLE001 - the others hear of it all the same
-                _log.exception("a notice to %s of %s met a defect", site, lease.id)
+                _log.exception("news to %s of %s met a defect", lease.request.borrower_site, lease.id)
 
     def _end(self, lease: Lease, reason: str) -> None:
         _log.info("lease %s of %s has ended: %s", lease.id, lease.request.borrower_site, reason)

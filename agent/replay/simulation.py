@@ -32,6 +32,7 @@ from agent.gateway.core.events import (
     Receipted,
     Record,
     Refuse,
+    Reprieve,
     RunnerEnded,
     Save,
     StandingChanged,
@@ -462,7 +463,7 @@ class Simulation:
                 self._stop(donor, effect.lease_id)
             case Refuse():
                 self._refused(donor, event, effect.refused)
-            case Save() | Queued() | Notice() | Record():
+            case Save() | Queued() | Notice() | Reprieve() | Record():
                 pass  # what is on disk, said to people or kept for auditors changes no decision
             case _:
                 assert_never(effect)

@@ -108,8 +108,11 @@ class LeaseCalls:
             lease_id, who = check_id(request.lease_id), caller()
 
             async def work(emit: Callable[[pb.LeaseNews], None]) -> pb.LeaseNews:
-                def heed(notice: LeaseNotice) -> None:
-                    emit(pb.LeaseNews(notice=True, reason=notice.reason, left_s=notice.left_s))
+                def heed(notice: LeaseNotice | None) -> None:
+                    if notice is None:
+                        emit(pb.LeaseNews(withdrawn=True))
+                    else:
+                        emit(pb.LeaseNews(notice=True, reason=notice.reason, left_s=notice.left_s))
 
                 return pb.LeaseNews(ended=True, reason=await self._leases.attend(lease_id, who, heed))
 

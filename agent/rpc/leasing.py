@@ -82,6 +82,8 @@ class LeaseClient:
                         return reason
                     if news.notice:
                         heed(LeaseNotice(reason, convert_site.check_seconds(news.left_s)))
+                    elif news.withdrawn:
+                        heed(None)
         finally:
             call.cancel()
         raise PeerNodeError(f"{self.name} no longer tells how the lease is.")
@@ -218,3 +220,8 @@ class HostClient(LeaseClient):
         """Tell a lease's runner that it will be stopped."""
         request = pb.NoticeRunnerRequest(lease_id=lease_id, left_s=left_s, reason=reason)
         await self._ask(self._stub().NoticeRunner(request, timeout=PEER_CALL_S))
+
+    async def withdraw_notice(self, lease_id: str) -> None:
+        """Tell a lease's runner that the gateway does not stop it after all."""
+        request = pb.WithdrawNoticeRequest(lease_id=lease_id)
+        await self._ask(self._stub().WithdrawNotice(request, timeout=PEER_CALL_S))

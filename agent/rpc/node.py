@@ -135,6 +135,14 @@ class NodeService(LeaseCalls, LendingService):
             await self._member.notice_runner(lease_id, left_s, reason)
             return pb.NoticeRunnerResponse()
 
+    async def WithdrawNotice(
+        self, request: pb.WithdrawNoticeRequest, context: Context
+    ) -> pb.WithdrawNoticeResponse:
+        """Tell a runner here that the gateway does not stop it; only the gateway gets this far."""
+        async with answering(context, PEER_CALL_S):
+            await self._member.withdraw_notice(convert_site.check_id(request.lease_id))
+            return pb.WithdrawNoticeResponse()
+
 
 def wish_from(request: pb.RunRequest) -> Wish:
     """Return what somebody asks to run. Raises Error, FederationError."""

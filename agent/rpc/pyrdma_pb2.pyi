@@ -1239,16 +1239,18 @@ class AttendLeaseRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ...) -> None: ...
 
 class LeaseNews(_message.Message):
-    __slots__ = ("ended", "reason", "notice", "left_s")
+    __slots__ = ("ended", "reason", "notice", "left_s", "withdrawn")
     ENDED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     ended: bool
     reason: str
     notice: bool
     left_s: float
-    def __init__(self, ended: _Optional[bool] = ..., reason: _Optional[str] = ..., notice: _Optional[bool] = ..., left_s: _Optional[float] = ...) -> None: ...
+    withdrawn: bool
+    def __init__(self, ended: _Optional[bool] = ..., reason: _Optional[str] = ..., notice: _Optional[bool] = ..., left_s: _Optional[float] = ..., withdrawn: _Optional[bool] = ...) -> None: ...
 
 class RelayData(_message.Message):
     __slots__ = ("lease_id", "data", "end")
@@ -1411,6 +1413,16 @@ class NoticeRunnerRequest(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., left_s: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class NoticeRunnerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WithdrawNoticeRequest(_message.Message):
+    __slots__ = ("lease_id",)
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    def __init__(self, lease_id: _Optional[str] = ...) -> None: ...
+
+class WithdrawNoticeResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

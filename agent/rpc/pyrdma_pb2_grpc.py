@@ -1479,6 +1479,11 @@ class NodeStub:
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerRequest.SerializeToString,
                 response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerResponse.FromString,
                 _registered_method=True)
+        self.WithdrawNotice = channel.unary_unary(
+                '/pyrdma.v1.Node/WithdrawNotice',
+                request_serializer=agent_dot_rpc_dot_pyrdma__pb2.WithdrawNoticeRequest.SerializeToString,
+                response_deserializer=agent_dot_rpc_dot_pyrdma__pb2.WithdrawNoticeResponse.FromString,
+                _registered_method=True)
         self.Relay = channel.stream_stream(
                 '/pyrdma.v1.Node/Relay',
                 request_serializer=agent_dot_rpc_dot_pyrdma__pb2.RelayData.SerializeToString,
@@ -1596,6 +1601,12 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WithdrawNotice(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Relay(self, request_iterator, context):
         """Both ways: the bytes of one connection to a lease's runner.
         """
@@ -1690,6 +1701,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.NoticeRunner,
                     request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerRequest.FromString,
                     response_serializer=agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerResponse.SerializeToString,
+            ),
+            'WithdrawNotice': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawNotice,
+                    request_deserializer=agent_dot_rpc_dot_pyrdma__pb2.WithdrawNoticeRequest.FromString,
+                    response_serializer=agent_dot_rpc_dot_pyrdma__pb2.WithdrawNoticeResponse.SerializeToString,
             ),
             'Relay': grpc.stream_stream_rpc_method_handler(
                     servicer.Relay,
@@ -2158,6 +2174,33 @@ class Node:
             '/pyrdma.v1.Node/NoticeRunner',
             agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerRequest.SerializeToString,
             agent_dot_rpc_dot_pyrdma__pb2.NoticeRunnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawNotice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyrdma.v1.Node/WithdrawNotice',
+            agent_dot_rpc_dot_pyrdma__pb2.WithdrawNoticeRequest.SerializeToString,
+            agent_dot_rpc_dot_pyrdma__pb2.WithdrawNoticeResponse.FromString,
             options,
             channel_credentials,
             insecure,

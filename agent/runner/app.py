@@ -107,6 +107,10 @@ class Gate:
         if not self._open:
             self.drained.set()
 
+    def undrain(self) -> None:
+        """Let requests in again; what is drained stays so."""
+        self._ends_s = None
+
     @property
     def left_s(self) -> float | None:
         """What is left until the end, once it drains."""

@@ -2,8 +2,9 @@
 
 Messages on the control channel: ``ready`` goes out when all is warm; one ``assign`` with the listening socket
 comes in, the image after it; ``phase`` goes out for each step, then ``serving``, or ``failed`` and exit
-status 1. After ``drain`` it takes no new request and ends with the last open one. The process ends when the
-channel ends, on SIGTERM, and after its one lease.
+status 1. After ``drain`` it takes no new request and ends with the last open one; ``undrain`` before that is
+answered by ``serving``, and it goes on. The process ends when the channel ends, on SIGTERM, and after its one
+lease.
 """
 
 from __future__ import annotations
@@ -133,16 +134,29 @@ async def _serve(engine: TransformersEngine, lease: Lease, *, channel: Channel, 
 
 async def _until_over(channel: Channel, gate: Gate) -> None:
     """Return when the lease is to end: drained after a notice, told anything else, or without a channel."""
-    message, _ = await channel.arecv()
-    left_s = message.get("left_s")
-    if message.get("op") != "drain" or not isinstance(left_s, int | float):
+    drained = asyncio.create_task(gate.drained.wait())
+    said = asyncio.create_task(channel.arecv())
+    try:
+        while True:
+            await asyncio.wait({drained, said}, return_when=asyncio.FIRST_COMPLETED)
+            if gate.drained.is_set() or said.exception() is not None:
+                return  # what came after its last request came too late
+            message, _ = said.result()
+            match message:
+                case {"op": "drain", "left_s": int() | float() as left_s}:
+                    gate.drain(left_s)
+                case {"op": "undrain"}:
+                    gate.undrain()
+                    await channel.asend({"op": "serving"})
+                case _:
+                    return
+            said = asyncio.create_task(channel.arecv())
+    except ChannelError:
         return
-    gate.drain(left_s)
-    drained, over = asyncio.create_task(gate.drained.wait()), asyncio.create_task(channel.arecv())
-    await asyncio.wait({drained, over}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (drained, over):
-        task.cancel()
-    await asyncio.gather(drained, over, return_exceptions=True)
+    finally:
+        for task in (drained, said):
+            task.cancel()
+        await asyncio.gather(drained, said, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 NODE_SERVICE: Final = "pyrdma.v1.Node"
 SITE_SERVICE: Final = "pyrdma.v1.Site"
-_GATEWAY_ORDERS: Final = frozenset({"StartRunner", "StopRunner", "NoticeRunner"})
+_GATEWAY_ORDERS: Final = frozenset({"StartRunner", "StopRunner", "NoticeRunner", "WithdrawNotice"})
 
 
 @dataclass(frozen=True, slots=True)

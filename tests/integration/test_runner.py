@@ -26,6 +26,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from agent.demo.models import generate_llama
 from pyrdma.attach import parcel_messages
+from pyrdma.errors import ChannelError
 from pyrdma.image import FolderScan, Manifest, scan_folder
 from pyrdma.limits import MIB
 from pyrdma.memory.memfd import create, sealed_bytes
@@ -395,3 +396,38 @@ def test_a_serving_runner_ends_with_its_lease(spare: Runner, llama: Path, how: s
         else:
             spare.process.send_signal(signal.SIGTERM)
         assert spare.process.wait(20) == 0
+
+
+def asked(runner: Runner) -> int:
+    """Return the status of one short request."""
+    turn = {"model": MODEL, "messages": CHAT, "max_tokens": 1}
+    return runner.http.post("/v1/chat/completions", json=turn).status_code
+
+
+def test_a_runner_whose_notice_is_withdrawn_serves_again(spare: Runner, llama: Path) -> None:
+    """The answer that was open goes on to its end; a second notice drains it as the first one would have."""
+    spare.assign(llama)
+    long = {"model": MODEL, "messages": CHAT, "max_tokens": 800, "temperature": 0, "stream": True}
+    with spare.http.stream("POST", "/v1/chat/completions", json=long) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        spare.control.send({"op": "drain", "left_s": 600.0})
+        while asked(spare) != 503:
+            pass
+        spare.control.send({"op": "undrain"})
+        assert spare.receive() == {"op": "serving"}
+        assert asked(spare) == 200
+        assert list(events(lines))[-1]["choices"][0]["finish_reason"] == "length"
+    assert asked(spare) == 200
+    spare.control.send({"op": "drain", "left_s": 600.0})
+    assert spare.process.wait(START_S) == 0, "nothing is open: it ends at once"
+
+
+def test_a_runner_that_has_drained_answers_no_withdrawal(spare: Runner, llama: Path) -> None:
+    """Nothing was open when the notice came: it has begun to end, and says nothing that is not so."""
+    spare.assign(llama)
+    spare.control.send({"op": "drain", "left_s": 600.0})
+    spare.control.send({"op": "undrain"})
+    with pytest.raises(ChannelError):
+        spare.receive()
+    assert spare.process.wait(START_S) == 0

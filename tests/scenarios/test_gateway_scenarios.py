@@ -50,6 +50,7 @@ from agent.gateway.core.events import (
     Refuse,
     Released,
     Renewed,
+    Reprieve,
     Restored,
     RunnerEnded,
     Save,
@@ -265,6 +266,8 @@ class Story:
                 return f"stop {lease_id} on {node}: {reason}"
             case Notice(lease, deadline_s, reason):
                 return f"notice {lease.id}, over at {deadline_s:g}: {reason}"
+            case Reprieve(lease):
+                return f"reprieve {lease.id}"
             case Record(decision):
                 return f"record {decision.kind} {decision.request_id}"
             case Ended(lease, reason):

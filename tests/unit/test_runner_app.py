@@ -230,6 +230,26 @@ async def test_a_lease_that_has_notice_finishes_what_is_open_and_takes_nothing_n
     assert gate.drained.is_set()
 
 
+async def test_a_lease_whose_notice_is_withdrawn_takes_requests_again() -> None:
+    """What was open goes on through both, and its end drains nothing."""
+    engine = EchoEngine()
+    gate = build_app(engine, KEY)
+    engine.go_on.clear()
+    transport = httpx.ASGITransport(app=gate)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://runner", headers={"authorization": f"Bearer {KEY}"}
+    ) as http:
+        open_one = asyncio.create_task(http.post("/v1/chat/completions", json=TURN))
+        while not engine.waiting:
+            await asyncio.sleep(0)
+        gate.drain(8.5)
+        gate.undrain()
+        engine.go_on.set()
+        answers = [await open_one, await http.post("/v1/chat/completions", json=TURN)]
+    assert [one.status_code for one in answers] == [200, 200]
+    assert not gate.drained.is_set()
+
+
 async def test_a_lease_without_an_open_request_is_drained_at_once() -> None:
     """Nothing is waited for."""
     gate = build_app(EchoEngine(), KEY)

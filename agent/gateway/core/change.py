@@ -22,6 +22,7 @@ from agent.gateway.core.events import (
     Offered,
     Record,
     Refuse,
+    Reprieve,
     Save,
     Start,
     Stop,
@@ -297,6 +298,8 @@ class Change:
         heir = next((self.leases[one] for one in heirs if one in self.leases), None)
         if heir is not None:
             self.make_room(lease, heir)
+        else:
+            self.effects.append(Reprieve(lease))
 
     def make_room(self, victim: Lease, heir: Lease) -> None:
         """Give a lease notice whose devices another guest's is to have next."""

@@ -271,6 +271,13 @@ class Notice:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reprieve:
+    """Tell the borrower, and the lease's node, that the last ``Notice`` counts no more: the lease goes on."""
+
+    lease: Lease
+
+
 DecisionKind = Literal["offer", "place", "refusal", "grant", "preemption", "reclaim", "drain", "end"]
 
 
@@ -320,4 +327,4 @@ class Ended:
     reason: str
 
 
-Effect = Offered | Queued | Refuse | Granted | Save | Start | Stop | Notice | Record | Ended
+Effect = Offered | Queued | Refuse | Granted | Save | Start | Stop | Notice | Reprieve | Record | Ended

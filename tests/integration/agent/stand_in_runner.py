@@ -1,9 +1,9 @@
 """A runner's protocol without an engine: what arrives on the socket is sent back.
 
 The lease's model decides how it behaves: ``refuses`` fails the assignment, ``stubborn`` ignores SIGTERM and
-every notice, ``slow`` needs half a minute to serve. After a notice it ends with its last connection. A
-connection that sends ``die`` kills the process, ``key`` asks for the lease's key, ``env`` for the
-environment's names.
+every notice, ``slow`` needs half a minute to serve. After a notice it sends ``|drains`` to new connections,
+and ends with the last one that was open, unless the notice is withdrawn before. A connection that sends
+``die`` kills the process, ``key`` asks for the lease's key, ``env`` for the environment's names.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ def main() -> None:
 async def _serve(channel: Channel, listener: socket.socket, key: str, *, deaf: bool) -> None:
     connections: set[object] = set()
     closed = asyncio.Event()
+    draining = False
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if draining:
+            writer.write(b"|drains")
+            writer.close()
+            return
         connections.add(writer)
         try:
             await echo(reader, writer)
@@ -70,15 +75,22 @@ async def _serve(channel: Channel, listener: socket.socket, key: str, *, deaf: b
         writer.close()
 
     await asyncio.start_unix_server(answer, sock=listener)
-    try:
-        message, _ = await channel.arecv()
-        while deaf:
-            await channel.arecv()
-    except ChannelError:
-        return
-    while message["op"] == "drain" and connections:
+    said = asyncio.create_task(channel.arecv())
+    while connections or not draining:
         closed.clear()
-        await closed.wait()
+        waiting = asyncio.create_task(closed.wait())
+        await asyncio.wait({said, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if said.done():
+            try:
+                message, _ = said.result()
+            except ChannelError:
+                return
+            draining = message["op"] == "drain" and not deaf
+            if message["op"] == "undrain":
+                await channel.asend({"op": "serving"})
+            said = asyncio.create_task(channel.arecv())
+    said.cancel()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ LEASE = LeaseView("l1", "m", IMAGE.hex(), "active", 1.0, None, "", None, None)
 GRANTED = GrantedView(LEASE, "", "key", StartView("tcp", 1, 0.1, 0.1, 0.1, True, (), ()))
 SERVICES = pb.DESCRIPTOR.services_by_name
 METHODS: list[MethodDescriptor] = [method for name in ("Node", "Site") for method in SERVICES[name].methods]
-ORDERS = ("StartRunner", "StopRunner", "NoticeRunner")
+ORDERS = ("StartRunner", "StopRunner", "NoticeRunner", "WithdrawNotice")
 SUMMARY = SiteSummary("uni-a", "1", 1, 0, 1, 0, 0.0)
 
 
@@ -159,6 +159,9 @@ class Face:
 
     async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
         self.called.append("notice_runner")
+
+    async def withdraw_notice(self, lease_id: str) -> None:
+        self.called.append("withdraw_notice")
 
 
 def entry(authority: SiteAuthority, site: str, gateway: str) -> SiteDocument:

@@ -47,6 +47,14 @@ def talking(granted: GrantedView) -> Iterator[socket.socket]:
         yield connection
 
 
+def answer(granted: GrantedView) -> bytes:
+    """Return what a new connection to a lease's runner gets first."""
+    assert granted.lease.port is not None
+    with socket.create_connection(("127.0.0.1", granted.lease.port), timeout=30) as connection:
+        connection.sendall(b"hello")
+        return connection.recv(100)
+
+
 @contextlib.contextmanager
 def mine(node: Any, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a command of the owner's; what still runs in the end is killed."""
@@ -186,17 +194,61 @@ def test_a_command_that_is_killed_gives_its_device_back(
 def test_a_command_that_is_called_off_while_it_waits_gives_up_its_claim(
     start: Start, make_model: Make, until: Until
 ) -> None:
-    """Ctrl-C: exit code 130, the guest goes all the same since it had notice, the device is lent again."""
-    one = start("one", "--grace", "3")
-    one.publish(make_model("m"), "stubborn")
-    granted = one.run("stubborn")
-    with mine(one, "--", "touch", str(one.state / "never")) as command:
-        until(lambda: lease(one, granted.lease.id).state == "draining", "the lease has notice")
-        command.send_signal(signal.SIGINT)
-        assert command.wait(60) == 130
-    until(lambda: device(one).state == "lent", "the device is lent again")
-    assert lease(one, granted.lease.id).state == "ended"
+    """Ctrl-C: exit code 130, the device is lent again, and its guest goes on with what it had begun."""
+    one = start("one", "--grace", "600")
+    one.publish(make_model("m"), "m")
+    granted = one.run("m")
+    pid = lease(one, granted.lease.id).pid
+    with talking(granted) as connection:
+        with mine(one, "--", "touch", str(one.state / "never")) as command:
+            until(lambda: lease(one, granted.lease.id).state == "draining", "the lease has notice")
+            until(lambda: answer(granted) == b"|drains", "its runner takes nothing new")
+            command.send_signal(signal.SIGINT)
+            assert command.wait(60) == 130
+        until(lambda: device(one).state == "lent", "the device is lent again")
+        until(lambda: lease(one, granted.lease.id).state == "active", "the lease goes on")
+        assert (lease(one, granted.lease.id).reason, device(one).last_reclaim_s) == ("", None)
+        connection.sendall(b"still")
+        assert connection.recv(100) == b"still"
+    with talking(granted):
+        assert lease(one, granted.lease.id).pid == pid, "the same runner takes new requests"
+    until(lambda: one.status().spares.ready, "a spare is ready again")
+    assert one.run("m").lease.state == "active"
     assert not (one.state / "never").exists()
+
+
+def test_a_runner_that_was_idle_has_gone_when_its_owner_changes_its_mind(
+    start: Start, make_model: Make, until: Until
+) -> None:
+    """Nothing was open, so it ended at the notice: its lease ends with that reason, not as active again."""
+    one = start("one", "--grace", "600")
+    one.publish(make_model("m"), "m")
+    granted = one.run("m")
+    with mine(one, "--", "sleep", "600") as command:
+        until(lambda: lease(one, granted.lease.id).state != "active", "the lease has notice")
+        command.send_signal(signal.SIGINT)
+        command.wait(60)
+    until(lambda: lease(one, granted.lease.id).state == "ended", "the lease has ended")
+    assert lease(one, granted.lease.id).reason == "the owner of cpu0 needs it"
+    until(lambda: device(one).state == "lent", "the device is lent again")
+
+
+def test_a_reclaim_that_somebody_else_undoes_says_so(start: Start, make_model: Make, until: Until) -> None:
+    """Whoever waits for the device hears at once that it is not coming; the guest goes on."""
+    one = start("one", "--grace", "600")
+    one.publish(make_model("m"), "m")
+    granted = one.run("m")
+    words = ["reclaim", "cpu0", "--confirm", "cpu0", "--run-dir", str(one.paths.run_dir)]
+    with (
+        talking(granted),
+        subprocess.Popen([sys.executable, "-m", "agent", *words], stderr=subprocess.PIPE, text=True) as waits,
+    ):
+        until(lambda: lease(one, granted.lease.id).state == "draining", "the lease has notice")
+        assert one.cli("donate", "cpu0").returncode == 0
+        _, err = waits.communicate(timeout=60)
+        assert waits.returncode == 1
+        assert "cpu0 was lent again meanwhile" in err
+        until(lambda: lease(one, granted.lease.id).state == "active", "the lease goes on")
 
 
 def test_a_command_that_does_not_exist_takes_nothing_back(start: Start) -> None:

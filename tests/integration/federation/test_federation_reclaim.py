@@ -17,6 +17,21 @@ import pytest
 
 from agent.errors import UnknownModelError
 
+POLICY = """\
+kind: consortium
+version: 1
+name: demo
+effective_at: {effective_at}
+accounts:
+  north: {{weight: 1, open: true}}
+  south: {{weight: 1, open: true}}
+purposes:
+  research: {{factor: 1, claimants: [any]}}
+device_classes:
+  cpu: 0.5
+lend:
+  grace: 10min
+"""
 Make = Callable[..., Path]
 Until = Callable[..., Any]
 
@@ -35,6 +50,14 @@ def run(asker: Any, **where: str) -> Any:
     with contextlib.suppress(UnknownModelError):
         return asker.run("m", **where)
     return None
+
+
+def first_answer(granted: Any) -> bytes:
+    """Return what a new connection to a lease's port gets first."""
+    port = int(granted.endpoint.split(":")[2].split("/")[0])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"hello")
+        return connection.recv(100)
 
 
 @contextlib.contextmanager
@@ -96,6 +119,39 @@ def test_the_gateway_hears_at_once_that_an_owner_takes_a_device_back(
         command.wait()
     until(lambda: n1.device_states()["n2"] == "idle", "the device is lent again")
     until(lambda: run(n1, node="n2"), "what was published there is read again, and can be run")
+
+
+def test_an_owner_that_gives_up_in_time_lets_its_guest_go_on_on_both_sides(
+    federation: Any, make_model: Make, until: Until
+) -> None:
+    """The borrower's list says that the lease ends, then that it does not; its runner serves as before."""
+    n1 = federation.found(federation.node("n1", "north"))
+    n2 = federation.join(n1, federation.node("n2", "north"))
+    s1 = federation.found(federation.node("s1", "south"), "--no-donate")
+    federation.acquaint(n1, s1)
+    n2.publish(make_model("m"), "m")
+    federation.policy(POLICY, n1, s1)
+    granted = until(lambda: run(s1, site="north", node="n2"), "the lease runs on n2")
+    lease_id, pid = granted.lease.id, n2.lease(granted.lease.id).pid
+    with connect(granted) as connection:
+        for _ in range(2):
+            with mine(n2, "true") as command:
+                until(lambda: n2.lease(lease_id).state == "draining", "its node has given it notice")
+                until(lambda: s1.lease(lease_id).state == "ending", "its borrower has heard so")
+                assert s1.lease(lease_id).reason == "its owner needs the device"
+                assert first_answer(granted) == b"|drains"
+                command.send_signal(signal.SIGINT)
+                assert command.wait(60) == 130
+            until(lambda: n2.lease(lease_id).state == "active", "it goes on at its node")
+            until(lambda: s1.lease(lease_id).state == "active", "its borrower has heard so")
+            assert s1.lease(lease_id).reason == ""
+            assert first_answer(granted) == b"hello"
+        connection.sendall(b"still")
+        assert connection.recv(100) == b"still"
+    assert n2.lease(lease_id).pid == pid
+    until(lambda: n1.device_states()["n2"] == "leased", "its gateway says so, too")
+    assert s1.stop(lease_id).state == "ended"
+    until(lambda: n1.device_states()["n2"] == "idle", "the device is free")
 
 
 def test_a_node_that_was_stopped_past_its_lease_serves_nobody_under_it(

@@ -156,6 +156,13 @@ class Bench:
         assert record is not None
         return record
 
+    async def until_row(self, state: str, reason: str) -> None:
+        """Wait until the lease's row says this."""
+        deadline = time.monotonic() + 10
+        while ((row := await self.row()).state, row.reason) != (state, reason):
+            assert time.monotonic() < deadline, f"{row} is not {state}: {reason}"
+            await asyncio.sleep(0.005)
+
     async def ended(self, lease_id: str = "l1") -> LeaseRecord:
         """The lease's row once it has ended."""
         deadline = time.monotonic() + 10
@@ -354,11 +361,41 @@ async def test_a_lease_under_notice_is_ending_until_its_donor_thinks_better_of_i
         assert (row.state, row.reason) == ("ending", "its owner needs the device, 0"), (
             "the others were too many"
         )
+        await bench.until_row("ending", "its owner needs the device, 99")
         heeds[0](LeaseNotice("it was to end by now", -2 * KILL_SLACK_S))
         renewed = len(bench.broker.renewed)
         await until(lambda: len(bench.broker.renewed) > renewed + 1)
-        row = await bench.row()
-        assert (row.state, row.reason) == ("active", "")
+        await bench.until_row("active", "")
+        assert granted.lease.port is not None
+        assert await speak(granted.lease.port) == b"hello"
+
+
+async def test_a_lease_goes_on_when_its_donor_says_so(tmp_path: Path) -> None:
+    """At once, and before it answers as well; of words that come in a burst the last one counts."""
+    async with borrower(tmp_path) as bench:
+        heeds: list[Heed] = []
+
+        class Noticing(Broker):
+            async def attend(self, lease_id: str, heed: Heed = unheeded) -> str:
+                heeds.append(heed)
+                heed(LeaseNotice("its owner needs the device", 600.0))
+                heed(None)
+                return await super().attend(lease_id, heed)
+
+        bench.broker = Noticing()
+        bench.borrowed = BorrowedLeases(bench.store, bench.broker, HERE, None)
+        granted = await bench.run()
+        await bench.until_row("active", "")
+        for news, state, reason in (
+            (LeaseNotice("its owner needs the device", 600.0), "ending", "its owner needs the device"),
+            (None, "active", ""),
+            (None, "active", ""),
+        ):
+            heeds[0](news)
+            await bench.until_row(state, reason)
+        for at in range(101):
+            heeds[0](LeaseNotice(f"notice {at}", 600.0) if at % 2 == 0 else None)
+        await bench.until_row("ending", "notice 100")
         assert granted.lease.port is not None
         assert await speak(granted.lease.port) == b"hello"
 

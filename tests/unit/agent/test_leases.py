@@ -94,6 +94,8 @@ class Runner:
         self.assigned: Assignment | None = None
         self.fault: Exception | None = None
         self.drains: list[float] = []
+        self.undrains = 0
+        self.undraining = Gate()
         self.kills = 0
         self._assigning = assigning
         self.stopping = stopping
@@ -113,6 +115,11 @@ class Runner:
 
     async def drain(self, left_s: float) -> None:
         self.drains.append(left_s)
+
+    async def undrain(self) -> bool:
+        self.undrains += 1
+        await self.undraining.pass_through()
+        return not self.ended.is_set()
 
     def kill(self) -> None:
         self.kills += 1
@@ -179,6 +186,18 @@ class Bench:
 
     def start(self, what: Order) -> asyncio.Task[GrantedView]:
         return asyncio.create_task(self.leases.start_runner(what, lambda _: None))
+
+    async def until_listed(self, state: str, reason: str) -> None:
+        """Wait until the one lease is listed and written down so."""
+
+        async def is_so() -> bool:
+            row, (listed,) = await self.row(), await self.leases.list(include_ended=False)
+            return (listed.state, listed.reason) == (row.state, row.reason) == (state, reason)
+
+        deadline = time.monotonic() + 10
+        while not await is_so():
+            assert time.monotonic() < deadline, f"{await self.row()} is not {state}"
+            await asyncio.sleep(0.002)
 
     async def row(self, lease_id: str = "l1") -> LeaseRecord:
         record = await self.store.lease(lease_id)
@@ -527,6 +546,72 @@ async def test_a_lease_that_has_notice_says_so_and_hears_it_once(tmp_path: Path)
         assert bench.ends == [("l1", "its owner needs cpu0")]
         bench.leases.notice("l1", 5.0, "again")
         bench.leases.kill("l1", "again")
+
+
+async def test_a_lease_whose_notice_is_withdrawn_goes_on_once_its_runner_serves(tmp_path: Path) -> None:
+    """It is listed as draining until then, and has no reason afterwards; a next notice is one of its own."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order())
+        runner = bench.launcher.started[0]
+        runner.undraining.open.clear()
+        bench.leases.notice("l1", 5.0, "its owner needs cpu0", for_owner=True)
+        bench.leases.withdraw("l1", for_owner=True)
+        await until(lambda: runner.undraining.waiting)
+        await bench.until_listed("draining", "its owner needs cpu0")
+        runner.undraining.open.set()
+        await bench.until_listed("active", "")
+        bench.leases.notice("l1", 6.0, "another guest goes first")
+        await until(lambda: runner.drains == [5.0, 6.0])
+        runner.ended.set()
+        await until(lambda: bench.ends)
+        assert (bench.ends, bench.for_owner) == ([("l1", "another guest goes first")], [])
+        bench.leases.withdraw("l1")
+
+
+async def test_a_lease_goes_on_only_when_nobodys_notice_stands(tmp_path: Path) -> None:
+    """The owner's word does not undo the gateway's, nor the other way round."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order())
+        bench.leases.withdraw("l1")
+        bench.leases.notice("l1", 5.0, "its owner needs cpu0", for_owner=True)
+        bench.leases.notice("l1", 5.0, "another guest goes first")
+        bench.leases.withdraw("l1", for_owner=True)
+        bench.leases.withdraw("l1", for_owner=True)
+        await bench.until_listed("draining", "another guest goes first")
+        assert bench.launcher.started[0].undrains == 0
+        bench.leases.withdraw("l1")
+        await bench.until_listed("active", "")
+        assert bench.launcher.started[0].drains == [5.0]
+
+
+async def test_a_runner_that_had_ended_before_its_notice_was_withdrawn_ends_its_lease(tmp_path: Path) -> None:
+    """With the reason of the notice, and for whom it was."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order())
+        bench.leases.notice("l1", 5.0, "its owner needs cpu0", for_owner=True)
+        bench.launcher.started[0].ended.set()
+        bench.leases.withdraw("l1", for_owner=True)
+        await until(lambda: bench.ends)
+        assert (bench.ends, bench.for_owner) == ([("l1", "its owner needs cpu0")], ["l1"])
+
+
+async def test_a_notice_while_a_runner_is_told_to_serve_again_stands(tmp_path: Path) -> None:
+    """What the runner says to the word before it does not count for the new one."""
+    async with node(tmp_path, Devices()) as bench:
+        await bench.start(order())
+        runner = bench.launcher.started[0]
+        runner.undraining.open.clear()
+        bench.leases.notice("l1", 5.0, "its owner needs cpu0", for_owner=True)
+        bench.leases.withdraw("l1", for_owner=True)
+        await until(lambda: runner.undraining.waiting)
+        bench.leases.notice("l1", 6.0, "its owner needs cpu0 again", for_owner=True)
+        await until(lambda: runner.drains == [5.0, 6.0])
+        runner.undraining.open.set()
+        await until(lambda: not runner.undraining.waiting)
+        await bench.until_listed("draining", "its owner needs cpu0 again")
+        runner.ended.set()
+        await until(lambda: bench.ends)
+        assert bench.ends == [("l1", "its owner needs cpu0 again")]
 
 
 async def test_a_kill_waits_for_nobody(tmp_path: Path) -> None:

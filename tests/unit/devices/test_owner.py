@@ -85,6 +85,10 @@ class Guests:
     def notice(self, lease_id: str, left_s: float, reason: str, *, for_owner: bool = False) -> None:
         self.told.append(("notice", lease_id))
 
+    def withdraw(self, lease_id: str, *, for_owner: bool = False) -> None:
+        assert for_owner
+        self.told.append(("withdraw", lease_id))
+
     def kill(self, lease_id: str, reason: str) -> None:
         self.told.append(("kill", lease_id))
         if not self.stay:
@@ -149,6 +153,24 @@ async def test_a_guest_has_notice_and_is_killed_and_no_lease_starts_meanwhile() 
             bench.owner.place("l3", ["cpu0"], 0.3)
         with pytest.raises(RequestError, match="no device 'gpu0'"):
             bench.owner.place("l3", ["gpu0"], 0.3)
+
+
+async def test_an_owner_that_changes_its_mind_in_time_lets_guests_go_on() -> None:
+    """A lease on two devices goes on when it is wanted on neither; spares and memory come back."""
+    async with node() as bench:
+        bench.owner.place("l1", ["cpu0", "cpu1"], 600.0)
+        for device in ("cpu0", "cpu1"):
+            bench.owner.lend_as(device, DeviceSettings(will=Will.RECLAIMED))
+        assert bench.room.paused
+        bench.owner.lend_as("cpu0", DeviceSettings())
+        assert (bench.phase("cpu0"), bench.phase("cpu1")) == (Phase.LENT, Phase.RECLAIMING)
+        assert ("withdraw", "l1") not in bench.guests.told
+        bench.owner.lend_as("cpu1", DeviceSettings())
+        assert bench.guests.told[-1] == ("withdraw", "l1")
+        assert bench.owner.place("l2", ["cpu1"], 0.3) == ("cpu1",)
+        await until(lambda: bench.room.lent[-1:] == [200])
+        assert bench.room.paused == 0
+        assert ("kill", "l1") not in bench.guests.told
 
 
 async def test_a_draining_device_starts_nothing_and_ends_nothing() -> None:

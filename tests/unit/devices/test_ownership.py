@@ -28,6 +28,7 @@ from agent.devices.ownership import (
     Phase,
     Tick,
     Unclaimed,
+    Withdraw,
     next_deadline_s,
 )
 from agent.limits import KILL_S, VERIFY_S
@@ -79,16 +80,29 @@ def test_a_device_without_guests_is_only_verified() -> None:
     assert told[-1] == HandedOver(pytest.approx(0.2), doubt=False)  # type: ignore[arg-type]
 
 
-def test_a_notice_is_not_taken_back() -> None:
-    """Its guest has begun to leave: the device is lent again after the hand-over only."""
-    held, _ = run(GuestCame("l1", 10.0, 0.0), Claimed("use", "", 1.0), Unclaimed("use", 2.0))
-    assert held.phase is Phase.RECLAIMING
-    held, told = ownership.step(held, Tick(40.0))
-    assert Kill("l1") in told
-    held, _ = ownership.step(held, GuestLeft("l1", 40.0))
-    held, told = ownership.step(held, MemorySeen(True, 40.0))
-    assert held.phase is Phase.LENT
-    assert told[-1] == LentAgain()
+def test_a_notice_is_withdrawn_when_the_last_claim_goes_within_the_grace() -> None:
+    """The device is lent again at once, nobody is killed, and the next claim begins anew."""
+    held, _ = run(
+        GuestCame("l1", 10.0, 0.0), Claimed("use", "", 1.0), Claimed("mine", "", 2.0), Unclaimed("use", 3.0)
+    )
+    assert held.phase is Phase.RECLAIMING, "another claim stands"
+    held, effects = ownership.step(held, Unclaimed("mine", 4.0))
+    assert effects == (Withdraw("l1"), LentAgain())
+    assert (held.phase, held.deadline_s, held.reclaims) == (Phase.LENT, None, 0)
+    held, effects = ownership.step(held, Tick(40.0))
+    assert effects == ()
+    held, effects = ownership.step(held, Claimed("use", "", 50.0))
+    assert effects == (MakeRoom(), Notify("l1", 60.0))
+
+
+@pytest.mark.parametrize("late", [Tick(11.0), GuestLeft("l1", 10.5)])
+def test_once_a_kill_was_due_or_nobody_is_left_the_device_goes_to_its_owner_first(late: Event) -> None:
+    """What cannot be undone is gone through: a hand-over, and the device is lent after it."""
+    held, told = run(GuestCame("l1", 10.0, 0.0), Claimed("use", "", 1.0), late, Unclaimed("use", 11.0))
+    assert Withdraw("l1") not in told
+    held, _ = ownership.step(held, GuestLeft("l1", 12.0))
+    held, effects = ownership.step(held, MemorySeen(True, 12.0))
+    assert [type(one) for one in effects] == [HandedOver, LentAgain]
 
 
 def test_a_guest_that_cannot_be_killed_leaves_the_device_in_doubt() -> None:
@@ -155,9 +169,15 @@ class Reclaims(RuleBasedStateMachine):
                     assert self.now_s <= self.demand_s + self.grace_s + KILL_S + VERIFY_S
                     assert doubt or not self.held.guests, "handed over beside a guest without a doubt"
                     self.demand_s = None
+                case Withdraw(lease_id):
+                    assert lease_id in was.guests
+                    assert self.demand_s is not None
+                    assert self.now_s < self.demand_s + self.grace_s, "it was to be killed by now"
                 case LentAgain():
                     assert not self.held.claims
-                    assert not self.held.guests
+                    withdrawn = {one.lease_id for one in effects if isinstance(one, Withdraw)}
+                    assert set(self.held.guests) == withdrawn, "a guest goes on that was told to go"
+                    self.demand_s = None
 
     @rule(which=st.sampled_from("abc"))
     def claim(self, which: str) -> None:
@@ -259,9 +279,24 @@ def _forgets_a_doubt(held: Held, event: Event) -> tuple[Held, tuple[Effect, ...]
     return after, effects
 
 
+def _lends_again_without_a_word(held: Held, event: Event) -> tuple[Held, tuple[Effect, ...]]:
+    after, effects = ownership.step(held, event)
+    return after, tuple(one for one in effects if not isinstance(one, Withdraw))
+
+
+def _withdraws_too_late(held: Held, event: Event) -> tuple[Held, tuple[Effect, ...]]:
+    after, effects = ownership.step(held, event)
+    if held.phase is Phase.STOPPING and isinstance(event, Unclaimed) and not after.claims:
+        after = replace(after, phase=Phase.LENT, deadline_s=None)
+        effects = (*(Withdraw(one) for one in after.guests), LentAgain())
+    return after, effects
+
+
 @pytest.mark.parametrize(
     "bug",
     [
+        _lends_again_without_a_word,
+        _withdraws_too_late,
         _guests_extend,
         _claims_extend,
         _waits_for_guests,

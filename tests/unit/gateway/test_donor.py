@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,10 @@ class Node:
         self.may_stop = asyncio.Event()
         self.may_stop.set()
         self.fault: Exception | None = None
+        self.may_hear = asyncio.Event()
+        self.may_hear.set()
         self.unreachable = False
+        self.missed = 0
         self.orders: list[Order] = []
         self.running: set[str] = set()
         self.happened: list[str] = []
@@ -112,7 +116,14 @@ class Node:
         self.running.discard(lease_id)
 
     async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
+        await self.may_hear.wait()
         self.happened.append(f"notice {lease_id}: {reason}")
+
+    async def withdraw_notice(self, lease_id: str) -> None:
+        if self.unreachable:
+            self.missed += 1
+            raise PeerNodeError("the node is not reachable.")
+        self.happened.append(f"goes on {lease_id}")
 
     async def connect(self, lease_id: str) -> Pipe:
         raise ConnectionError(lease_id)
@@ -668,19 +679,76 @@ async def test_a_defect_of_who_is_told_keeps_nothing_from_being_done(
         one.donor._turns._record = broken
         one.donor.on_granted(broken)
         lease_id = await one.lease()
-        heard: list[LeaseNotice] = []
+        heard: list[Any] = []
         attending = [
             asyncio.create_task(one.donor.attend(lease_id, "uni-b", heed)) for heed in (broken, heard.append)
         ]
         await until(lambda: len(one.donor._turns._heeds.get(lease_id, ())) == 2)
         await one.report(devices=(replace(REPORT.devices[0], state="reclaiming", reclaim_left_s=10.0),))
         assert [one.left_s for one in heard] == [10.0]
-        assert "a notice to uni-b" in caplog.text
+        assert "news to uni-b" in caplog.text
         await one.donor.gone("n1", "its owner needs it")
         assert await asyncio.gather(*attending) == ["its owner needs it"] * 2
         await until(lambda: one.free)
         assert one.donor._turns._heeds == {}
         assert one.donor._turns._ends == {}
+
+
+WANTED = replace(REPORT.devices[0], state="reclaiming", reclaim_left_s=10.0)
+
+
+async def test_an_owner_that_changes_its_mind_lets_the_lease_go_on_and_its_borrower_hears_it(
+    tmp_path: Path,
+) -> None:
+    """Its node gave the notice itself: it is told only that the gateway has none."""
+    async with site(tmp_path) as one:
+        lease_id = await one.lease()
+        heard: list[LeaseNotice | None] = []
+        attending = asyncio.create_task(one.donor.attend(lease_id, "uni-b", heard.append))
+        await until(lambda: one.donor._turns._heeds)
+        await one.report(devices=(WANTED,))
+        await one.report()
+        assert heard == [LeaseNotice("its owner needs the device", 10.0), None]
+        assert one.donor.state.book.leases[lease_id].notice_deadline_s is None
+        await until(lambda: not one.donor._turns.orders._words)
+        assert one.nodes["n1"].happened == [f"goes on {lease_id}"]
+        await one.donor.release(lease_id, "enough", "uni-b")
+        assert await attending == "enough"
+
+
+async def test_a_notice_of_the_gateways_own_is_withdrawn_once_its_node_hears_it(tmp_path: Path) -> None:
+    """Not before the notice itself came there; again when it was not heard; not once the lease is over."""
+    async with site(tmp_path) as one:
+        lease_id, node = await one.lease(), one.nodes["n1"]
+        turns, node.may_hear = one.donor._turns, asyncio.Event()
+        lease = one.donor.state.book.leases[lease_id]
+        preempted = replace(
+            lease,
+            notice_deadline_s=one.now_s + 60.0,
+            notice_cause=Cause.PREEMPTED,
+            notice_reason="uni-c goes first by the policy",
+        )
+        book = replace(turns.state.book, leases={lease_id: preempted})
+        turns.state = replace(turns.state, book=book)
+        turns.orders.notice(preempted, 60.0, preempted.notice_reason)
+        await one.report(devices=(WANTED,))
+        await one.report()
+        node.unreachable = True
+        node.may_hear.set()
+        await until(lambda: node.missed)
+        assert f"goes on {lease_id}" not in node.happened
+        node.unreachable = False
+        await until(lambda: not turns.orders._words)
+        assert node.happened == [
+            f"notice {lease_id}: uni-c goes first by the policy",
+            f"goes on {lease_id}",
+        ]
+        node.unreachable, missed = True, node.missed
+        await one.report(devices=(WANTED,))
+        await one.report()
+        await until(lambda: node.missed > missed)
+        await one.donor.release(lease_id, "enough", "uni-b")
+        await until(lambda: not turns.orders._words)
 
 
 async def test_a_lease_that_its_node_does_not_know_ends_after_a_restart(tmp_path: Path) -> None:
@@ -719,7 +787,7 @@ async def test_a_notice_is_repeated_after_a_restart_and_kept(tmp_path: Path) -> 
         await one.donor.close()
         one.donor = one.new_donor()
         await one.donor.start()
-        heard: list[LeaseNotice] = []
+        heard: list[LeaseNotice | None] = []
         attending = asyncio.create_task(one.donor.attend(lease_id, "uni-b", heard.append))
         await until(lambda: heard)
         assert heard == [LeaseNotice("its owner needs the device", 30.0)]

@@ -30,6 +30,7 @@ from agent.gateway.core.events import (
     Refuse,
     Released,
     Renewed,
+    Reprieve,
     Restored,
     RunnerEnded,
     Save,
@@ -128,7 +129,7 @@ class Donor(RuleBasedStateMachine):
             case Queued(place):
                 assert place.position <= place.waiting
                 assert place.reasons
-            case Offered() | Stop() | Notice() | Record():
+            case Offered() | Stop() | Notice() | Reprieve() | Record():
                 pass
 
     def carry_out(self, effect: Effect) -> None:
@@ -145,7 +146,7 @@ class Donor(RuleBasedStateMachine):
                 self.stops.append(Stop(node, lease_id, ""))
             case Ended(lease, _):
                 self.ended[lease.id] += 1
-            case Granted() | Refuse() | Queued() | Notice() | Record():
+            case Granted() | Refuse() | Queued() | Notice() | Reprieve() | Record():
                 pass
 
     def is_there(self, lease_id: str) -> bool:

@@ -88,6 +88,9 @@ class Device:
     async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
         self.happened.append(f"notice: {reason}")
 
+    async def withdraw_notice(self, lease_id: str) -> None:
+        self.happened.append("no notice")
+
     async def connect(self, lease_id: str) -> Pipe:
         raise ConnectionError(lease_id)
 
