@@ -8,15 +8,16 @@ of it by the reports of the nodes, in the same form as from real ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from agent.gateway.core.book import Lease
 from agent.gateway.core.events import Effect, Event, NodeHeard, RunnerEnded
 from agent.gateway.core.fleet import Device, DeviceRef, Fleet, Heard, NodeReport
 from agent.gateway.core.leases import next_deadline_s, step
-from agent.gateway.core.persistent import Fifo
+from agent.gateway.core.queue import Queue
 from agent.gateway.core.state import State
+from agent.gateway.core.values import altered
 from agent.replay.agenda import Agenda
 from agent.replay.outcome import GuestJob, OwnJobs
 from agent.replay.owner import OwnQueue
@@ -101,6 +102,8 @@ class DonorSite:
         self._wanted_since: dict[DeviceRef, float] = {}
         self._kills: dict[str, float] = {}
         self._lent_free: int | None = None
+        self._moved = False
+        """Whether a device changed hands since the last decision."""
         for at, devices in enumerate(spec.nodes()):
             node = f"{spec.site}-{at + 1:03}"
             refs = [DeviceRef(node, f"gpu{one:02}") for one in range(devices)]
@@ -117,15 +120,19 @@ class DonorSite:
     def decide(self, event: Event) -> tuple[Effect, ...]:
         """Give the core an event; return what it wants done."""
         self.steps += 1
-        state, effects = step(self.state, event)
+        before = self.state
+        state, effects = step(before, event)
+        fleet, queue = state.fleet, state.queue
         if type(event) is NodeHeard:
             # No node is lost in a replay: reports that would only say that one is still there are left out.
-            nodes = {name: _always(one) for name, one in state.fleet.nodes.items()}
-            state = replace(state, fleet=Fleet(nodes))
-        if state.queue.due.first is not None:
+            fleet = Fleet({name: _always(one) for name, one in fleet.nodes.items()})
+        if queue.due.front is not None:
             # Borrowers ask again for the places that they have; that changes nothing and is left out too.
-            state = replace(state, queue=replace(state.queue, due=Fifo()))
-        self._lent_free = None
+            queue = Queue(queue.ranked, queue.arrived, queue.seen)
+        if fleet is not state.fleet or queue is not state.queue:
+            state = altered(state, fleet=fleet, queue=queue)
+        if self._moved or state.book is not before.book:
+            self._lent_free, self._moved = None, False
         self.state = state
         return effects
 
@@ -212,13 +219,17 @@ class DonorSite:
         taken = False
         for ref in run.lease.devices:
             if self._hands[ref] == "reclaiming" and ref not in still:
-                self._hands[ref] = "owned"
+                self._hand_over(ref, "owned")
                 self._queue.in_hand += 1
                 self._own.reclaims_s.append(now_s - self._wanted_since.pop(ref))
                 taken = True
         if taken:
             self._feed(self, run.lease.device.node)
             self.balance()
+
+    def _hand_over(self, ref: DeviceRef, hand: Hand) -> None:
+        self._hands[ref] = hand
+        self._moved = True
 
     def _occupied(self) -> set[DeviceRef]:
         """Return the devices on which something of a lease runs."""
@@ -231,13 +242,13 @@ class DonorSite:
         occupied = self._occupied()
         for ref, hand in self._hands.items():
             if missing > 0 and hand == "lent" and ref not in occupied:
-                self._hands[ref] = "owned"
+                self._hand_over(ref, "owned")
                 self._queue.in_hand += 1
                 touched.add(ref.node)
                 missing -= 1
         if missing > 0:
             for ref in self._guests_leave(missing):
-                self._hands[ref] = "reclaiming"
+                self._hand_over(ref, "reclaiming")
                 self._wanted_since[ref] = now_s - self._world.detect_s
                 touched.add(ref.node)
         return touched
@@ -278,7 +289,7 @@ class DonorSite:
         idle = min(spare, self._queue.in_hand - self._queue.running)
         for ref in reversed(self._hands):
             if idle > 0 and self._hands[ref] == "owned":
-                self._hands[ref] = "lent"
+                self._hand_over(ref, "lent")
                 self._queue.in_hand -= 1
                 touched.add(ref.node)
                 idle -= 1

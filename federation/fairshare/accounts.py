@@ -12,6 +12,7 @@ MAX_DEPTH: Final = 3
 """Institution, group, project."""
 
 
+@lru_cache(maxsize=16384)
 def check_account(text: str) -> str:
     """Return an account's path.
 

@@ -7,6 +7,7 @@ line. A request is known by its borrower's site and that site's own id. The orde
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -56,26 +57,27 @@ class Line(Generic[T]):
         accounts: by account, the oldest first.
         counts: requests by path, with what is below it; a path with none does not stand in it.
         total: how many there are.
-        shards: by key, the account of each request, in ``_SHARDS`` parts.
+        shards: the requests by their keys, in ``_SHARDS`` parts.
     """
 
     accounts: Patched[tuple[Waiting[T], ...]] = field(default_factory=Patched)
     counts: Patched[int] = field(default_factory=Patched)
     total: int = 0
-    shards: tuple[Mapping[Key, str], ...] = field(default=({},) * _SHARDS, repr=False)
+    shards: tuple[Mapping[Key, Waiting[T]], ...] = field(default=({},) * _SHARDS, repr=False)
 
     @classmethod
     def of(cls, requests: Iterable[Waiting[T]]) -> Line[T]:
         """Return a line of these requests; of two with one key the first counts."""
         accounts: dict[str, list[Waiting[T]]] = {}
         counts: dict[str, int] = {}
-        shards: list[dict[Key, str]] = [{} for _ in range(_SHARDS)]
+        shards: list[dict[Key, Waiting[T]]] = [{} for _ in range(_SHARDS)]
         total = 0
         for one in requests:
-            shard = shards[_shard_of(one.key)]
-            if one.key in shard:
+            key = one.key
+            shard = shards[_shard_of(key)]
+            if key in shard:
                 continue
-            shard[one.key] = one.account
+            shard[key] = one
             accounts.setdefault(one.account, []).append(one)
             total += 1
         for account, of in accounts.items():
@@ -99,10 +101,7 @@ class Line(Generic[T]):
     def get(self, site: str, request_id: str) -> Waiting[T] | None:
         """Return a request, if it is in the line."""
         key = (site, request_id)
-        account = self.shards[_shard_of(key)].get(key)
-        if account is None:
-            return None
-        return next(one for one in self.accounts[account] if one.key == key)
+        return self.shards[_shard_of(key)].get(key)
 
     def of_account(self, account: str) -> tuple[Waiting[T], ...]:
         """Return the requests of an account itself, the oldest first."""
@@ -115,15 +114,16 @@ class Line(Generic[T]):
     def add(self, waiting: Waiting[T]) -> Line[T]:
         """Return the line with a request; one of the same key is replaced, whatever its account."""
         line = self.remove(waiting.site, waiting.id)
-        of = tuple(sorted((*line.of_account(waiting.account), waiting), key=_by_age))
-        return _changed(line, waiting, of, 1)
+        of = list(line.of_account(waiting.account))
+        insort(of, waiting, key=_by_age)
+        return _changed(line, waiting, tuple(of), 1)
 
     def remove(self, site: str, request_id: str) -> Line[T]:
         """Return the line without a request; the same line if it was not there."""
         gone = self.get(site, request_id)
         if gone is None:
             return self
-        of = tuple(one for one in self.accounts[gone.account] if one is not gone)
+        of = tuple([one for one in self.accounts[gone.account] if one is not gone])
         return _changed(self, gone, of, -1)
 
 
@@ -133,12 +133,13 @@ def _changed(line: Line[T], one: Waiting[T], of: tuple[Waiting[T], ...], more: i
     counts = line.counts.with_changes(
         {path: line.counts.get(path, 0) + more or None for path in ancestors(one.account)}
     )
-    at = _shard_of(one.key)
+    key = one.key
+    at = _shard_of(key)
     shard = dict(line.shards[at])
     if more > 0:
-        shard[one.key] = one.account
+        shard[key] = one
     else:
-        del shard[one.key]
+        del shard[key]
     shards = (*line.shards[:at], shard, *line.shards[at + 1 :])
     return Line(accounts, counts, line.total + more, shards)
 

@@ -55,7 +55,15 @@ class Running:
     preempted_before_s: int | None = None
 
 
-def may_preempt(standing: Standing, own: Charges, account: str, charge_msgs: int, victim: Running) -> bool:
+def may_preempt(
+    standing: Standing,
+    own: Charges,
+    account: str,
+    charge_msgs: int,
+    victim: Running,
+    *,
+    ranks: Ranks | None = None,
+) -> bool:
     """Return whether a guest may take the devices of another's lease.
 
     Args:
@@ -64,17 +72,24 @@ def may_preempt(standing: Standing, own: Charges, account: str, charge_msgs: int
         account: who wants the devices.
         charge_msgs: what its lease would be charged.
         victim: the lease.
+        ranks: those of this standing and these charges, if the caller has them.
     """
     every_s = standing.policy.caps.preempt_every_s
     if standing.stale or not every_s or victim.ran_s < victim.min_runtime_s:
         return False
     if victim.preempted_before_s is not None and victim.preempted_before_s < every_s:
         return False
-    return below_after_move(standing, own, account, charge_msgs, victim)
+    return below_after_move(standing, own, account, charge_msgs, victim, ranks=ranks)
 
 
 def below_after_move(
-    standing: Standing, own: Charges, account: str, charge_msgs: int, victim: Running
+    standing: Standing,
+    own: Charges,
+    account: str,
+    charge_msgs: int,
+    victim: Running,
+    *,
+    ranks: Ranks | None = None,
 ) -> bool:
     """Return whether the move leaves an account strictly below the victim's, and raises nothing above."""
     if account == victim.account:
@@ -83,7 +98,7 @@ def below_after_move(
     if parent_of(mine) and charge_msgs > victim.charge_msgs:
         return False
     moved = max(charge_msgs, victim.charge_msgs) << SCALE_BITS
-    ranks = Ranks(standing, own)
+    ranks = ranks or Ranks(standing, own)
     mine_after = ranks.used(mine) + moved
     theirs_after = ranks.used(theirs) - moved
     return (

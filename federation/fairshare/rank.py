@@ -8,6 +8,7 @@ do.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -85,6 +86,7 @@ class Ranks:
         return PER_MILLE * self.used(node) * weights // (self.weight(node) * used) if used else 0
 
 
+@lru_cache(maxsize=32768)
 def lot(key: Key, epoch: int) -> bytes:
     """Return what orders requests that are equal otherwise: another order in each epoch."""
     site, request_id = key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from agent.gateway.core.fleet import Device, Fleet, NodeReport
 from agent.gateway.core.law import SITE, Law
@@ -26,6 +27,10 @@ from federation.fairshare.reasons import (
     Reason,
 )
 from federation.policy.permit import Denied, Permitted, RequestFacts, permit
+from federation.policy.policy import Policy
+
+_KNOWN_ANSWERS: Final = 4096
+"""Answers that are kept with a law: what they are kept by are strangers' words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +92,35 @@ def denied(request: LeaseRequest, law: Law, now_s: float, device_class: str = ""
     Every model that the image is listed as has to be permitted; where it is listed as none, its name counts
     as the borrower says it, of no publisher and under no licence. The rule that is for good is named first.
     """
-    answers = [one for one in _answers(request, law, now_s, device_class) if isinstance(one, Denied)]
-    return next((one for one in answers if one.lasting), answers[0] if answers else None)
+    if law.policy is None:
+        return None
+    # All that ``_answers`` reads of a request; the hour counts only if a rule has hours.
+    asked = (
+        request.account,
+        request.borrower_site,
+        request.purpose,
+        request.classes,
+        request.model,
+        request.total_bytes,
+        request.known,
+        device_class,
+        law.week_minute(now_s) if any(rule.match.hours for rule in law.policy.deny) else None,
+    )
+    known = law.known_answers
+    if asked in known:
+        return known[asked]
+    answers = [
+        one for one in _answers(request, law, law.policy, now_s, device_class) if isinstance(one, Denied)
+    ]
+    answer = next((one for one in answers if one.lasting), answers[0] if answers else None)
+    if len(known) < _KNOWN_ANSWERS:
+        known[asked] = answer
+    return answer
 
 
 def _answers(
-    request: LeaseRequest, law: Law, now_s: float, device_class: str
+    request: LeaseRequest, law: Law, policy: Policy, now_s: float, device_class: str
 ) -> Iterator[Denied | Permitted]:
-    if law.policy is None:
-        return
     facts = RequestFacts(
         account=account_of(request),
         borrower_site=request.borrower_site,
@@ -109,7 +134,7 @@ def _answers(
         week_minute=law.week_minute(now_s),
     )
     if not request.known:
-        yield permit(law.policy, facts)
+        yield permit(policy, facts)
     for one in request.known:
         listed = replace(
             facts,
@@ -118,7 +143,7 @@ def _answers(
             licence=one.licence,
             total_bytes=max(request.total_bytes, one.total_bytes),
         )
-        yield permit(law.policy, listed)
+        yield permit(policy, listed)
 
 
 def fits(request: LeaseRequest, device: Device) -> bool:
@@ -155,6 +180,8 @@ def _denied(request: LeaseRequest, law: Law, now_s: float) -> No | None:
 
 def _unmatched(request: LeaseRequest, law: Law, fleet: Fleet, now_s: float) -> No | None:
     """Return why no device would ever do: of those that are lent, be they in use or with their owner."""
+    if not (law.policy is not None and law.policy.deny) and _matched(request, fleet, now_s):
+        return None  # as below, and soon: nearly always the first node will do
     nodes = _eligible(request, fleet, now_s)
     if isinstance(nodes, Refused):
         reason = NoMatchingDevice(f"the node {request.node}") if request.node is not None else None
@@ -186,6 +213,19 @@ def _unmatched(request: LeaseRequest, law: Law, fleet: Fleet, now_s: float) -> N
         Refused("too-large", sentence, "choose a smaller model, or ask another site", terminal=True),
         NoMatchingDevice(f"{format_size(request.total_bytes)} on one device"),
     )
+
+
+def _matched(request: LeaseRequest, fleet: Fleet, now_s: float) -> bool:
+    """Whether a node that is there lends enough devices that would do."""
+    for heard in fleet.nodes.values():
+        report = heard.report
+        if report.donating and request.node in (None, report.node) and not heard.silent(now_s):
+            left = request.devices
+            for one in report.devices:
+                left -= fits(request, one)
+                if left <= 0:
+                    return True
+    return False
 
 
 def _barred(request: LeaseRequest, law: Law, donating: list[NodeReport], now_s: float) -> No | None:

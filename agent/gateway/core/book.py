@@ -195,12 +195,14 @@ class Index:
         awaited: who has it next, once the lease that has it is gone: an offer with victims, or its lease.
         requests: the offer or lease of a request.
         held: devices that offers and leases have, or will have, by account and every path above it.
+        shelved: what ``agent.gateway.core.supply`` made of a book that this belongs to, for the next step.
     """
 
     taken: Mapping[DeviceRef, str] = field(default_factory=dict)
     awaited: Mapping[DeviceRef, str] = field(default_factory=dict)
     requests: Mapping[RequestKey, str] = field(default_factory=dict)
     held: Mapping[str, int] = field(default_factory=dict)
+    shelved: list[object] = field(default_factory=list, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ before and after it never change.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import cast
 
 from agent.gateway.core.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, nonce_after
@@ -32,6 +31,7 @@ from agent.gateway.core.past import past_of
 from agent.gateway.core.queue import waiting_of
 from agent.gateway.core.request import LeaseRequest, Refused, RequestKey, account_of
 from agent.gateway.core.state import Debt, State, charges_of
+from agent.gateway.core.values import altered
 from agent.limits import LEASE_REPORT_GRACE_S, MAX_DURATIONS_KEPT, MAX_ENDED_KEPT
 from federation.fairshare.accounts import ancestors
 from federation.fairshare.charging import Charges, expected_msgs
@@ -49,6 +49,34 @@ class Change:
         event: what is decided on.
     """
 
+    __slots__ = (
+        "_before",
+        "_book_is_own",
+        "_debts_are_own",
+        "awaited",
+        "compare_s",
+        "debts",
+        "due_s",
+        "durations",
+        "effects",
+        "ended",
+        "event",
+        "fleet",
+        "held",
+        "hold",
+        "law",
+        "lease_ttl_s",
+        "leases",
+        "look",
+        "now_s",
+        "offers",
+        "queue",
+        "requests",
+        "shelved",
+        "stopping",
+        "taken",
+    )
+
     def __init__(self, state: State, event: Event) -> None:
         self.event = event
         self.now_s = event.now_s
@@ -59,7 +87,6 @@ class Change:
         self.durations = state.durations
         self.compare_s = state.compare_s
         self.lease_ttl_s = state.book.lease_ttl_s
-        self.node_lost_s = state.book.node_lost_s
         self.effects: list[Effect] = []
         self.look = False
         """Whether somebody in the queue may be served now who could not be before."""
@@ -76,8 +103,15 @@ class Change:
         self.awaited = cast("dict[DeviceRef, str]", index.awaited)
         self.requests = cast("dict[RequestKey, str]", index.requests)
         self.held = cast("dict[str, int]", index.held)
+        self.shelved: list[object] | None = index.shelved
+        """What the book leaves free, as ``agent.gateway.core.supply`` found before; ``None``: it changed."""
         self._before = book
         self._book_is_own = self._debts_are_own = False
+
+    @property
+    def node_lost_s(self) -> float:
+        """How long a node may be silent before its leases end."""
+        return self._before.node_lost_s
 
     def book(self) -> Book:
         """Return the book as it is by now."""
@@ -120,6 +154,7 @@ class Change:
         """Copy the parts of the book, once, before the first of them changes."""
         if not self._book_is_own:
             self._book_is_own = True
+            self.shelved = None
             self.offers, self.leases = dict(self.offers), dict(self.leases)
             self.stopping = dict(self.stopping)
             self.taken, self.awaited = dict(self.taken), dict(self.awaited)
@@ -165,7 +200,7 @@ class Change:
         if lease is None or any(self.taken.get(one) != lease_id for one in lease.devices):
             return
         deadline_s = min(lease.deadline_s, self.now_s + lease.terms.max_duration_s)
-        lease = replace(lease, state=LeaseState.COMMITTED, granted_at_s=self.now_s, deadline_s=deadline_s)
+        lease = altered(lease, state=LeaseState.COMMITTED, granted_at_s=self.now_s, deadline_s=deadline_s)
         self.put(lease)
         self.effects.append(Start(lease))
 
@@ -236,7 +271,7 @@ class Change:
     def restore(self, lease: Lease) -> None:
         """Take over a lease that is on disk, and what its account is charged for it."""
         self._own_book()
-        lease = replace(lease, state=LeaseState.RESTORED)
+        lease = altered(lease, state=LeaseState.RESTORED)
         self.leases[lease.id] = lease
         self.requests[lease.request.key] = lease.id
         self.take(lease.id, lease.devices)
@@ -255,7 +290,7 @@ class Change:
         ran_s = self.now_s - lease.granted_at_s
         waited = lease.state is LeaseState.WAITING
         refunded = cause in _DONORS_OWN and not waited and ran_s < lease.terms.min_runtime_s
-        over = replace(lease, state=LeaseState.ENDED, cause=cause, reason=reason, refunded=refunded)
+        over = altered(lease, state=LeaseState.ENDED, cause=cause, reason=reason, refunded=refunded)
         self._remember(over)
         self.effects.append(Save(over))
         if left_over and not waited:
@@ -285,14 +320,14 @@ class Change:
         if lease.state is LeaseState.WAITING:
             self.end(lease, cause, reason, left_over=False)
             return
-        lease = replace(lease, notice_deadline_s=deadline_s, notice_cause=cause, notice_reason=reason)
+        lease = altered(lease, notice_deadline_s=deadline_s, notice_cause=cause, notice_reason=reason)
         self.put(lease)
         self.due(deadline_s)
         self.effects.append(Notice(lease, deadline_s, reason))
 
     def unnotice(self, lease: Lease) -> None:
         """Let a lease go on after all, unless another guest is to have its devices next."""
-        lease = replace(lease, notice_deadline_s=None, notice_cause=None, notice_reason="")
+        lease = altered(lease, notice_deadline_s=None, notice_cause=None, notice_reason="")
         self.put(lease)
         heirs = [self.awaited.get(one, "") for one in lease.devices]
         heir = next((self.leases[one] for one in heirs if one in self.leases), None)
@@ -345,7 +380,7 @@ class Change:
         debt = self.debts.get(lease_id)
         if debt is not None:
             open_yet = lease_id in self.leases
-            self._owe(lease_id, replace(debt, receipted_msgs=charge_msgs) if open_yet else None)
+            self._owe(lease_id, altered(debt, receipted_msgs=charge_msgs) if open_yet else None)
 
     def _settle(self, over: Lease, ran_s: float) -> None:
         """Charge a lease that has ended for the time that it ran, until its last receipt."""
@@ -355,7 +390,7 @@ class Change:
         planned_s = over.terms.max_duration_s if over.request.duration_s else 0
         share = min(1.0, ran_s / planned_s) if planned_s else None
         ran_msgs = debt.expected_msgs if share is None else int(debt.expected_msgs * share)
-        self._owe(over.id, replace(debt, expected_msgs=ran_msgs if ran_s > 0 else 0))
+        self._owe(over.id, altered(debt, expected_msgs=ran_msgs if ran_s > 0 else 0))
 
     def _owe(self, lease_id: str, debt: Debt | None) -> None:
         before = self.debts.get(lease_id)

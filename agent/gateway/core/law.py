@@ -14,6 +14,7 @@ from agent.gateway.core.book import Terms
 from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.standing import Standing
 from federation.policy.hours import DAY_MINUTES, WEEK_MINUTES, in_hours, minutes_until
+from federation.policy.permit import Denied
 from federation.policy.policy import Caps, Lend, Policy
 
 SITE: Final = ""
@@ -55,6 +56,10 @@ class Law:
     utc_offset_s: int = 0
     drains: Mapping[str, str] = field(default_factory=dict)
     egress: Egress | None = None
+    known_answers: dict[object, Denied | None] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    """What the policy says to requests as far as anyone asked: it follows from the rest."""
 
     @property
     def lend(self) -> Lend:

@@ -26,7 +26,6 @@ Nothing here reads a clock, makes an id or talks to anyone.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import assert_never
 
 from agent.errors import InternalError
@@ -62,6 +61,7 @@ from agent.gateway.core.reclaim import end_noticed, set_drain, take_back
 from agent.gateway.core.ruling import count_egress, read_clock, rule_by, stand
 from agent.gateway.core.serving import serve
 from agent.gateway.core.state import State
+from agent.gateway.core.values import altered
 from agent.limits import OFFER_TTL_S
 
 __all__ = ["State", "next_deadline_s", "step"]
@@ -199,7 +199,7 @@ def _commit(change: Change, event: OfferCommitted) -> None:
         charge_msgs=None if debt is None else debt.expected_msgs,
     )
     if not change.commit(offer, lease):
-        lease = replace(lease, state=LeaseState.WAITING)
+        lease = altered(lease, state=LeaseState.WAITING)
     change.put(lease)
     change.effects.append(Granted(lease))
     change.record("grant", lease.request, lease_id=lease.id, devices=lease.devices, code=offer.id)
@@ -231,7 +231,7 @@ def _renew(change: Change, event: Renewed) -> None:
     until_s = change.now_s + change.lease_ttl_s
     if lease.state is not LeaseState.WAITING:
         until_s = min(until_s, ends_s(lease))
-    lease = replace(lease, deadline_s=until_s)
+    lease = altered(lease, deadline_s=until_s)
     change.put(lease)
     change.effects.append(Granted(lease))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agent.gateway.core.book import Cause, LeaseState
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import NodeHeard, Restored, RunnerEnded, Started, StartFailed, Stop
 from agent.gateway.core.fleet import Heard, NodeReport, dropped, forget, heard
 from agent.gateway.core.reclaim import end_noticed, hear_devices, take_for_owner
+from agent.gateway.core.values import altered
 from agent.limits import MAX_NODES, NODE_FORGOTTEN_S
 
 
@@ -18,7 +17,7 @@ def started(change: Change, event: Started) -> None:
     left = change.stopping.get(event.lease_id)
     if lease is not None and lease.state is LeaseState.COMMITTED:
         now_s = change.now_s
-        change.put(replace(lease, state=LeaseState.ACTIVE, started_at_s=now_s, watched_from_s=now_s))
+        change.put(altered(lease, state=LeaseState.ACTIVE, started_at_s=now_s, watched_from_s=now_s))
     elif left is not None:
         change.effects.append(Stop(left.device.node, event.lease_id, "its lease has ended"))
 
@@ -57,7 +56,7 @@ def hear(change: Change, event: NodeHeard) -> None:
     for lease in [one for one in change.leases.values() if one.device.node == report.node]:
         if lease.id in report.leases:
             if lease.state is LeaseState.RESTORED:
-                change.put(replace(lease, state=LeaseState.ACTIVE))
+                change.put(altered(lease, state=LeaseState.ACTIVE))
         elif lease.watched_from_s is not None and change.surely_later(lease.watched_from_s):
             if lease.notice_cause is not None:
                 change.end(lease, lease.notice_cause, lease.notice_reason, left_over=False)
@@ -82,7 +81,7 @@ def restore(change: Change, event: Restored) -> None:
     """
     for lease in event.leases:
         conflict = any(device in change.taken for device in lease.devices)
-        change.restore(replace(lease, watched_from_s=change.now_s))
+        change.restore(altered(lease, watched_from_s=change.now_s))
         if lease.reason:
             change.end(lease, Cause.RESTARTED, lease.reason, left_over=not conflict)
         elif lease.state is LeaseState.WAITING:

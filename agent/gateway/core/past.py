@@ -66,9 +66,11 @@ class Past(Mapping[str, Lease]):
             or more > 1
             or (more == 1 and first not in self.whole)
         ):
-            everything = {**self, lease.id: lease}
+            everything = dict(islice(self.whole.items(), len(self.gone), None))
+            everything.update(self.fresh)
+            everything[lease.id] = lease
             dropped = tuple(islice(everything, max(0, len(everything) - most)))
-            return past_of({key: one for key, one in everything.items() if key not in dropped}), dropped
+            return past_of(dict(islice(everything.items(), len(dropped), None))), dropped
         fresh = {**self.fresh, lease.id: lease}
         if more < 1 or first is None:
             return Past(self.whole, self.lost, fresh, self.gone), ()
@@ -77,8 +79,10 @@ class Past(Mapping[str, Lease]):
     def lost_at_s(self, request: RequestKey) -> float | None:
         """Return by when a request had to give a lease up to another guest, the last time that it had to."""
         for lease in reversed(self.fresh.values()):
-            if lease.request.key == request and (moment_s := _lost_s(lease)) is not None:
-                return moment_s
+            if lease.cause is Cause.PREEMPTED and lease.request.key == request:
+                moment_s = _lost_s(lease)
+                if moment_s is not None:
+                    return moment_s
         known = self.lost.get(request)
         return None if known is None or known[0] in self.gone else known[1]
 
@@ -89,7 +93,7 @@ def past_of(ended: Mapping[str, Lease]) -> Past:
         return ended
     lost = {}
     for lease in ended.values():
-        moment_s = _lost_s(lease)
+        moment_s = _lost_s(lease) if lease.cause is Cause.PREEMPTED else None
         if moment_s is not None:
             lost[lease.request.key] = (lease.id, moment_s)
     return Past(ended, lost)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.gateway.core.fleet import Candidate
+from agent.gateway.core.fleet import Candidate, DeviceRef, NodeReport
 from agent.gateway.core.request import LeaseRequest
 from federation.policy.policy import PER_MILLE
 
@@ -21,16 +21,18 @@ def choose(request: LeaseRequest, free: Sequence[Candidate]) -> Candidate | None
     "There" means whole in the memory of the device's node. A device is lent whole, so all memory of a free
     one is free.
     """
-    return min(
-        free,
-        key=lambda one: (
-            not one.report.holds(request.image_id),
-            one.report.spares_ready <= 0,
-            -one.device.memory_bytes,
-            one.ref,
-        ),
-        default=None,
-    )
+    best: Candidate | None = None
+    least: tuple[bool, bool, int, DeviceRef] | None = None
+    report: NodeReport | None = None
+    cold = busy = False
+    for one in free:
+        if one.report is not report:
+            report = one.report
+            cold, busy = not report.holds(request.image_id), report.spares_ready <= 0
+        mine = (cold, busy, -one.device.memory_bytes, one.ref)
+        if least is None or mine < least:
+            best, least = one, mine
+    return best
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from agent.gateway.core.supply import Shelf, Supply, lets_go
 from agent.limits import COMPARE_GUESTS_S
 from federation.fairshare.line import Waiting
 from federation.fairshare.preemption import Running, may_preempt
+from federation.fairshare.rank import Ranks
 from federation.fairshare.victims import Candidate as Victim
 from federation.fairshare.victims import victims_for
 
@@ -140,24 +141,32 @@ def _going(change: Change, supply: Supply, waiting: Waiting[Wish]) -> dict[str, 
     assert policy is not None
     assert ranked is not None
     past = past_of(change.ended)
+    ranks = Ranks(standing, ranked.own)
+    costs: dict[str, int] = {}
     found = {}
     for lease in change.leases.values():
+        ran_s = change.now_s - lease.granted_at_s
+        account = account_of(lease.request)
+        # What is known at once first: all of it must hold, in whatever order it is asked.
+        if ran_s < lease.terms.min_runtime_s or account == waiting.account or not lets_go(change, lease.id):
+            continue
         if supply.drawing_on(lease.request) is not None and _leaves_short(supply, lease):
             continue
-        ran_s = change.now_s - lease.granted_at_s
-        if ran_s < lease.terms.min_runtime_s:
-            continue
+        device_class = _class_of(change, lease)
+        if device_class not in costs:
+            costs[device_class] = expected_of(policy, waiting.wish.request, device_class)
         debt = change.debts.get(lease.id)
-        lost_s = past.lost_at_s(lease.request.key)
         running = Running(
-            account=account_of(lease.request),
+            account=account,
             charge_msgs=0 if debt is None else debt.open_msgs,
             ran_s=int(ran_s),
             min_runtime_s=int(lease.terms.min_runtime_s),
-            preempted_before_s=None if lost_s is None else int(change.now_s - lost_s),
         )
-        cost = expected_of(policy, waiting.wish.request, _class_of(change, lease))
-        if lets_go(change, lease.id) and may_preempt(standing, ranked.own, waiting.account, cost, running):
+        cost = costs[device_class]
+        if not may_preempt(standing, ranked.own, waiting.account, cost, running, ranks=ranks):
+            continue
+        lost_s = past.lost_at_s(lease.request.key)
+        if lost_s is None or change.now_s - lost_s >= standing.policy.caps.preempt_every_s:
             found[lease.id] = lease
     return found
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import takewhile
 from operator import attrgetter
 
 from agent.gateway.core.persistent import Fifo, Shards
 from agent.gateway.core.request import LeaseRequest, RequestKey, account_of
+from agent.gateway.core.values import altered
 from agent.limits import MAX_CLAIMED_WAIT_S, PLACE_TOUCH_S, PLACE_TTL_S
 from federation.fairshare.charging import Charges
 from federation.fairshare.line import Line, Waiting
@@ -98,8 +99,8 @@ class Queue:
     def ruled(self, standing: Standing | None, own: Charges) -> Queue:
         """Return the queue under another standing; ``None``: by arrival."""
         if standing is None:
-            return replace(self, ranked=None, arrived=self.line)
-        return replace(self, ranked=Order.of(self.line, standing, own), arrived=Line())
+            return altered(self, ranked=None, arrived=self.line)
+        return altered(self, ranked=Order.of(self.line, standing, own), arrived=Line())
 
     def charged(self, account: str, msgs: int) -> Queue:
         """Return the queue with so much more charged to an account that no receipt speaks of."""
@@ -114,7 +115,7 @@ class Queue:
         queue = self._touched(waiting.key, offer_id, now_s)
         if self.ranked is not None:
             return Queue(self.ranked.added(waiting), self.arrived, queue.seen, queue.due)
-        return replace(queue, arrived=self.arrived.add(waiting))
+        return altered(queue, arrived=self.arrived.add(waiting))
 
     def asked(self, key: RequestKey, offer_id: str, now_s: float) -> Queue:
         """Return the queue after a waiting request was asked for again."""
@@ -130,7 +131,7 @@ class Queue:
         seen = self.seen.drop(key)
         if self.ranked is not None:
             return Queue(self.ranked.removed(*key), self.arrived, seen, self.due)
-        return replace(self, arrived=self.arrived.remove(*key), seen=seen)
+        return altered(self, arrived=self.arrived.remove(*key), seen=seen)
 
     def served(self, key: RequestKey, msgs: int) -> Queue:
         """Return the queue without a request for which its account is charged so much."""
@@ -142,7 +143,7 @@ class Queue:
         """Return the queue without those that were not asked for in time, and these."""
         queue, gone = self, []
         while (first := queue.due.first) is not None and first[0] <= now_s:
-            queue = replace(queue, due=queue.due.pop())
+            queue = altered(queue, due=queue.due.pop())
             seen, waiting = queue.seen.get(first[1]), queue.get(first[1])
             if seen is not None and waiting is not None and seen.asked_s + _KEPT_S <= now_s:
                 queue = queue.left(first[1])

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from agent.gateway.core.admission import denied, fits
 from agent.gateway.core.book import Lease, LeaseState, Offer
 from agent.gateway.core.change import Change
-from agent.gateway.core.fleet import Candidate, DeviceRef
+from agent.gateway.core.fleet import Candidate, DeviceRef, Fleet
 from agent.gateway.core.placement import choose
 from agent.gateway.core.queue import Wish
 from agent.gateway.core.request import LeaseRequest
+from agent.limits import NODE_SILENCE_S
 from federation.fairshare.caps import OverCap, may_backfill, over_cap
 from federation.fairshare.line import Waiting
 from federation.fairshare.reserve import Reserve, floors_of, reserve_class
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Shelf:
     """The lent devices of a node that is there, and those of them that nobody has or is to have next."""
 
     node: str
     lent: tuple[Candidate, ...]
     free: list[Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelved:
+    """The shelves of a book by a fleet and drains, from a moment on until a node of them falls silent.
+
+    ``heard_at_s`` is when the node that was silent for the longest time was heard.
+    """
+
+    fleet: Fleet
+    drains: Mapping[str, str]
+    from_s: float
+    heard_at_s: float
+    shelves: dict[str, Shelf]
 
 
 class Supply:
@@ -36,20 +52,11 @@ class Supply:
 
     def __init__(self, change: Change) -> None:
         self._change = change
-        self.shelves: dict[str, Shelf] = {}
-        taken, awaited, drains = change.taken, change.awaited, change.law.drains
+        self.shelves = _shelves(change)
         donated = free = 0
-        for node, heard in change.fleet.nodes.items():
-            if not heard.lent or heard.silent(change.now_s):
-                continue
-            if drains and change.law.drained(node) is not None:
-                continue
-            found = []
-            if all(one in change.stopping for one in heard.strays):  # else nobody knows on which it runs
-                found = [one for one in heard.lent if one.ref not in taken and one.ref not in awaited]
-            self.shelves[node] = Shelf(node, heard.lent, found)
-            donated += len(heard.lent)
-            free += len(found)
+        for shelf in self.shelves.values():
+            donated += len(shelf.lent)
+            free += len(shelf.free)
         held_for = change.hold
         self.kept = held_for if held_for is not None and held_for.hold.key in change.queue.line else None
         headroom = change.law.lend.headroom_devices
@@ -66,7 +73,8 @@ class Supply:
         self.deficits = self.reserve.deficits
         self._caps.clear()
         shelf = self.shelves[devices[0].node]
-        shelf.free = [one for one in shelf.free if one.ref not in devices]
+        left = [one for one in shelf.free if one.ref not in devices]
+        self.shelves = {**self.shelves, shelf.node: Shelf(shelf.node, shelf.lent, left)}
 
     def over_cap(self, waiting: Waiting[Wish]) -> OverCap | None:
         """Return which share cap a request would exceed; all of one account and width exceed the same."""
@@ -173,6 +181,49 @@ class Supply:
         if not one.terms.instant or self.drawing_on(one.request) is not None:
             return False
         return isinstance(one, Offer) or lets_go(self._change, one.id)
+
+
+def _shelves(change: Change) -> dict[str, Shelf]:
+    """Return the shelves by node; as long as the step has left the book alone, those of the book before it.
+
+    They follow from the fleet, the drains, who has which device, and which nodes are silent.
+    """
+    known = change.shelved
+    if known is not None:
+        for one in known:
+            if (
+                isinstance(one, _Shelved)
+                and one.fleet is change.fleet
+                and one.drains is change.law.drains
+                and one.from_s <= change.now_s
+                and change.now_s - one.heard_at_s <= NODE_SILENCE_S
+            ):
+                return one.shelves
+    found = _looked_through(change)
+    if known is not None:
+        known[:] = [found]
+    return found.shelves
+
+
+def _looked_through(change: Change) -> _Shelved:
+    taken, awaited, drains = change.taken, change.awaited, change.law.drains
+    shelves = {}
+    heard_at_s = math.inf
+    for node, heard in change.fleet.nodes.items():
+        if not heard.lent or heard.silent(change.now_s):
+            continue
+        heard_at_s = min(heard_at_s, heard.heard_at_s)
+        if drains and change.law.drained(node) is not None:
+            continue
+        found: list[Candidate] = []
+        if all(one in change.stopping for one in heard.strays):  # else nobody knows on which it runs
+            if awaited:
+                found = [one for one in heard.lent if one.ref not in taken and one.ref not in awaited]
+            else:
+                found = [one for one in heard.lent if one.ref not in taken]
+        shelves[node] = Shelf(node, heard.lent, found)
+    # What was silent stays so until it is heard, which makes another fleet.
+    return _Shelved(change.fleet, drains, change.now_s, heard_at_s, shelves)
 
 
 def lets_go(change: Change, lease_id: str) -> bool:

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from agent.gateway.core import nodes
+from agent.gateway.core.admission import denied
 from agent.gateway.core.book import Cause, Lease, LeaseState, Offer
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import (
@@ -442,6 +443,18 @@ class Site(RuleBasedStateMachine):
         for lease in book.leases.values():
             if lease.state is not LeaseState.WAITING:
                 assert all(book.index.taken[one] == lease.id for one in lease.devices)
+
+    @invariant()
+    def what_was_found_before_is_what_is_found_now(self) -> None:
+        """Free devices and the policy's answers that a state has kept are those that it would find anew."""
+        kept = Change(self.state, Tick(self.now_s))
+        book = replace(self.state.book, known_index=None)
+        anew = Change(replace(self.state, book=book, law=replace(self.state.law)), Tick(self.now_s))
+        assert Supply(kept).shelves == Supply(anew).shelves
+        for one in self.state.queue.line:
+            request = one.wish.request
+            answers = [denied(request, of.law, self.now_s, "gpu") for of in (kept, anew)]
+            assert answers[0] == answers[1]
 
     @invariant()
     def what_is_reserved_is_covered(self) -> None:

@@ -39,6 +39,7 @@ from agent.gateway.core.request import LeaseRequest
 from agent.limits import COMPARE_GUESTS_S
 from federation.fairshare.charging import Charges
 from federation.fairshare.preemption import Running, below_after_move
+from federation.fairshare.rank import Ranks
 from federation.fairshare.standing import Standing, standing_of
 from federation.fairshare.usage import Usage
 from federation.fairshare.victims import Candidate, Victims
@@ -206,11 +207,17 @@ def test_guests_that_never_give_up_come_to_rest(tree: str, widest: int) -> None:
 
 
 def _before_the_move(
-    standing: Standing, own: Charges, account: str, charge_msgs: int, victim: Running
+    standing: Standing,
+    own: Charges,
+    account: str,
+    charge_msgs: int,
+    victim: Running,
+    *,
+    ranks: Ranks | None = None,
 ) -> bool:
     """A planted bug: whoever is below now may preempt, however far above it is then."""
     alike = Running(victim.account, 0, victim.ran_s, victim.min_runtime_s)
-    return below_after_move(standing, own, account, 0, alike)
+    return below_after_move(standing, own, account, 0, alike, ranks=ranks)
 
 
 def _all_of_them(candidates: list[Candidate], *, count: int) -> Victims | None:
