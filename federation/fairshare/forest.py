@@ -87,17 +87,18 @@ class Forest(Generic[T]):
             return self
         places: dict[str, Place | None] = {}
         below: dict[str, Siblings | None] = {}
-        for node in reversed(nodes):
-            above = parent_of(node)
-            before = self.places.get(node)
-            if node[-1] == "/":
-                place = _seat_place(node, requests, ranks) if requests else None
-            else:
-                inside = below[node] if node in below else self.below.get(node)
+        known, siblings = self.places.get, self.below.get
+        place = _seat_place(nodes[-1], requests, ranks) if requests else None
+        for at in range(len(nodes) - 1, -1, -1):
+            node = nodes[at]
+            if at < len(nodes) - 1:
+                inside = below[node] if node in below else siblings(node)
                 place = _place(node, inside, ranks) if inside else None
+            before = known(node)
             if place != before:
+                above = nodes[at - 1] if at else ""
                 places[node] = place
-                below[above] = replaced(self.below.get(above, ()), before, place) or None
+                below[above] = replaced(siblings(above) or (), before, place) or None
         return Forest(self.places.with_changes(places), self.below.with_changes(below))
 
     def walk(self, line: Line[T], epoch: int) -> Iterator[Waiting[T]]:
@@ -117,11 +118,13 @@ class Forest(Generic[T]):
 
     def ahead(self, waiting: Waiting[T], line: Line[T], epoch: int) -> int:
         """Return how many requests stand before one of the line."""
-        count = sum(
-            ahead_of(self.below[parent_of(node)], self.places[node]) for node in nodes_of(waiting.account)
-        )
+        count, above = 0, ""
+        for node in nodes_of(waiting.account):
+            count += ahead_of(self.below[above], self.places[node])
+            above = node
+        key = waiting.key
         for one in in_account(line.of_account(waiting.account), epoch):
-            if one.key == waiting.key:
+            if one is waiting or one.key == key:
                 break
             count += 1
         return count
@@ -129,7 +132,7 @@ class Forest(Generic[T]):
 
 def in_account(requests: tuple[Waiting[T], ...], epoch: int) -> tuple[Waiting[T], ...]:
     """Return an account's requests as they are served: the older first, equally old ones by lot."""
-    if len(set(map(_asked_at_s, requests))) == len(requests):
+    if len(requests) < 2 or len(set(map(_asked_at_s, requests))) == len(requests):
         return requests
     return tuple(sorted(requests, key=lambda one: (one.asked_at_s, lot(one.key, epoch))))
 

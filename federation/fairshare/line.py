@@ -140,8 +140,9 @@ def _changed(line: Line[T], one: Waiting[T], of: tuple[Waiting[T], ...], more: i
         shard[key] = one
     else:
         del shard[key]
-    shards = (*line.shards[:at], shard, *line.shards[at + 1 :])
-    return Line(accounts, counts, line.total + more, shards)
+    shards = list(line.shards)
+    shards[at] = shard
+    return Line(accounts, counts, line.total + more, tuple(shards))
 
 
 def _by_age(waiting: Waiting[T]) -> tuple[int, Key]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, overload
 
 V = TypeVar("V")
+D = TypeVar("D")
 Place = tuple[int, int, bytes, str, int]
 """A node among its siblings: rank, age and lot of its next request, its name, how many requests it has."""
 Block = tuple[int, tuple[Place, ...]]
@@ -43,6 +44,23 @@ class Patched(Mapping[str, V], Generic[V]):
             raise KeyError(key)
         return value
 
+    @overload
+    def get(self, key: str, /) -> V | None: ...
+
+    @overload
+    def get(self, key: str, default: V, /) -> V: ...
+
+    @overload
+    def get(self, key: str, default: D, /) -> V | D: ...
+
+    def get(self, key: str, default: object = None, /) -> object:
+        """Return a value, or the default."""
+        patch = self.patch
+        if key in patch:
+            value = patch[key]
+            return default if value is None else value
+        return self.base.get(key, default)
+
     def __contains__(self, key: object) -> bool:
         return self.patch[key] is not None if key in self.patch else key in self.base  # type: ignore[index]
 
@@ -64,9 +82,11 @@ class Patched(Mapping[str, V], Generic[V]):
     def with_changes(self, changes: Mapping[str, V | None]) -> Patched[V]:
         """Return the map with other values; ``None``: without."""
         count = self.count
+        base, before = self.base, self.patch
         for key, value in changes.items():
-            count += (value is not None) - (key in self)
-        patch = {**self.patch, **changes}
+            was = before[key] is not None if key in before else key in base
+            count += (value is not None) - was
+        patch = {**before, **changes}
         if len(patch) <= _PATCH:
             return Patched(self.base, patch, count)
         whole = dict(self.base)
@@ -96,18 +116,23 @@ def replaced(siblings: Siblings, before: Place | None, after: Place | None) -> S
     """Return siblings with another place for one of them; ``None``: it is not among them."""
     blocks = list(siblings)
     if before is not None:
-        at, places = _found(blocks, before)
+        at = _found(blocks, before)
+        count, places = blocks[at]
         inside = bisect_left(places, before)
         left = places[:inside] + places[inside + 1 :]
-        blocks[at : at + 1] = [_block(left)] if left else []
+        if left:
+            blocks[at] = (count - before[4], left)
+        else:
+            del blocks[at]
     if after is not None:
         if not blocks:
-            return (_block((after,)),)
-        at, places = _found(blocks, after)
+            return ((after[4], (after,)),)
+        at = _found(blocks, after)
+        count, places = blocks[at]
         inside = bisect_left(places, after)
         more = (*places[:inside], after, *places[inside:])
         if len(more) <= 2 * _BLOCK:
-            blocks[at] = _block(more)
+            blocks[at] = (count + after[4], more)
         else:
             blocks[at : at + 1] = [_block(more[:_BLOCK]), _block(more[_BLOCK:])]
     return tuple(blocks)
@@ -123,10 +148,14 @@ def ahead_of(siblings: Siblings, place: Place) -> int:
     return count
 
 
-def _found(blocks: list[Block], place: Place) -> tuple[int, tuple[Place, ...]]:
-    """Return the block in which a place is, or into which it goes."""
-    at = min(bisect_left([places[-1] for _, places in blocks], place), len(blocks) - 1)
-    return at, blocks[at][1]
+def _found(blocks: list[Block], place: Place) -> int:
+    """Return the number of the block in which a place is, or into which it goes."""
+    last = len(blocks) - 1
+    return bisect_left(blocks, place, hi=last, key=_last_of) if last else 0
+
+
+def _last_of(block: Block) -> Place:
+    return block[1][-1]
 
 
 def _block(places: tuple[Place, ...]) -> Block:

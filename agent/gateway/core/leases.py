@@ -136,11 +136,13 @@ def _expire(change: Change) -> None:
         else:
             change.due(offer.expires_at_s)
     for lease in list(change.leases.values()):
-        if end_noticed(change, lease):
+        if lease.notice_cause is not None and end_noticed(change, lease):
             continue
         if change.now_s < lease.deadline_s:
-            change.due(lease.deadline_s)
-            _warn(change, lease)
+            if lease.deadline_s < change.due_s:
+                change.due_s = lease.deadline_s
+            if lease.notice_deadline_s is None:
+                _warn(change, lease)
         elif change.now_s >= ends_s(lease):
             change.end(lease, Cause.DURATION, "it has lasted as long as its terms allow", left_over=True)
         else:
@@ -166,11 +168,13 @@ def ends_s(lease: Lease) -> float:
 
 def _warn(change: Change, lease: Lease) -> None:
     """Give a lease notice whose longest time is almost over."""
-    warn_s = ends_s(lease) - lease.terms.grace_s
+    terms = lease.terms
+    warn_s = lease.granted_at_s + terms.max_duration_s - terms.grace_s
     if lease.notice_deadline_s is not None or lease.state is LeaseState.WAITING:
         return
     if change.now_s < warn_s:
-        change.due(warn_s)
+        if warn_s < change.due_s:
+            change.due_s = warn_s
     else:
         change.notice(lease, ends_s(lease), Cause.DURATION, "it has lasted as long as its terms allow")
 

@@ -96,9 +96,13 @@ def restore(change: Change, event: Restored) -> None:
 
 def end_on_lost(change: Change) -> None:
     """End the leases of nodes that have been silent for too long."""
+    nodes = change.fleet.nodes
+    silent = {name for name, one in nodes.items() if change.now_s - one.heard_at_s > change.node_lost_s}
     for lease in list(change.leases.values()):
-        node = lease.device.node
-        known = change.fleet.nodes.get(node)
+        node = lease.devices[0].node
+        known = nodes.get(node)
+        if known is not None and node not in silent:
+            continue
         since_s = known.heard_at_s if known is not None else lease.watched_from_s
         if since_s is not None and change.now_s - since_s > change.node_lost_s:
             reason = f"its node {node} has not been heard of for {change.node_lost_s:g} s"

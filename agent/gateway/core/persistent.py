@@ -54,7 +54,9 @@ class Shards(Generic[V]):
         return self._with(at, left or None, self.count - 1)
 
     def _with(self, at: int, part: dict[tuple[str, str], V] | None, count: int) -> Shards[V]:
-        return Shards((*self.parts[:at], part, *self.parts[at + 1 :]), count)
+        parts = list(self.parts)
+        parts[at] = part
+        return Shards(tuple(parts), count)
 
 
 def _part_of(key: tuple[str, str]) -> int:

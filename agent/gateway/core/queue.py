@@ -112,17 +112,19 @@ class Queue:
 
     def entered(self, waiting: Waiting[Wish], offer_id: str, now_s: float) -> Queue:
         """Return the queue with a request, asked for now."""
-        queue = self._touched(waiting.key, offer_id, now_s)
+        key = waiting.key
+        seen, due = self.seen.put(key, Seen(now_s, offer_id)), self.due.push((now_s + _KEPT_S, key))
         if self.ranked is not None:
-            return Queue(self.ranked.added(waiting), self.arrived, queue.seen, queue.due)
-        return altered(queue, arrived=self.arrived.add(waiting))
+            return Queue(self.ranked.added(waiting), self.arrived, seen, due)
+        return Queue(None, self.arrived.add(waiting), seen, due)
 
     def asked(self, key: RequestKey, offer_id: str, now_s: float) -> Queue:
         """Return the queue after a waiting request was asked for again."""
         seen = self.seen.get(key)
         if seen is not None and now_s - seen.asked_s < PLACE_TOUCH_S:
             return self
-        return self._touched(key, offer_id, now_s)
+        due = self.due.push((now_s + _KEPT_S, key))
+        return Queue(self.ranked, self.arrived, self.seen.put(key, Seen(now_s, offer_id)), due)
 
     def left(self, key: RequestKey) -> Queue:
         """Return the queue without a request; the same one if it did not wait."""
@@ -149,10 +151,6 @@ class Queue:
                 queue = queue.left(first[1])
                 gone.append(waiting)
         return queue, tuple(gone)
-
-    def _touched(self, key: RequestKey, offer_id: str, now_s: float) -> Queue:
-        seen = self.seen.put(key, Seen(now_s, offer_id))
-        return Queue(self.ranked, self.arrived, seen, self.due.push((now_s + _KEPT_S, key)))
 
 
 def waiting_of(request: LeaseRequest, *, since_s: float, since_unix_s: int, claims: bool) -> Waiting[Wish]:

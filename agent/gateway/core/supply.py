@@ -41,6 +41,8 @@ class _Shelved:
     from_s: float
     heard_at_s: float
     shelves: dict[str, Shelf]
+    donated: int
+    free: int
 
 
 class Supply:
@@ -52,11 +54,9 @@ class Supply:
 
     def __init__(self, change: Change) -> None:
         self._change = change
-        self.shelves = _shelves(change)
-        donated = free = 0
-        for shelf in self.shelves.values():
-            donated += len(shelf.lent)
-            free += len(shelf.free)
+        shelved = _shelves(change)
+        self.shelves = shelved.shelves
+        donated, free = shelved.donated, shelved.free
         held_for = change.hold
         self.kept = held_for if held_for is not None and held_for.hold.key in change.queue.line else None
         headroom = change.law.lend.headroom_devices
@@ -183,7 +183,7 @@ class Supply:
         return isinstance(one, Offer) or lets_go(self._change, one.id)
 
 
-def _shelves(change: Change) -> dict[str, Shelf]:
+def _shelves(change: Change) -> _Shelved:
     """Return the shelves by node; as long as the step has left the book alone, those of the book before it.
 
     They follow from the fleet, the drains, who has which device, and which nodes are silent.
@@ -198,11 +198,11 @@ def _shelves(change: Change) -> dict[str, Shelf]:
                 and one.from_s <= change.now_s
                 and change.now_s - one.heard_at_s <= NODE_SILENCE_S
             ):
-                return one.shelves
+                return one
     found = _looked_through(change)
     if known is not None:
         known[:] = [found]
-    return found.shelves
+    return found
 
 
 def _looked_through(change: Change) -> _Shelved:
@@ -223,7 +223,9 @@ def _looked_through(change: Change) -> _Shelved:
                 found = [one for one in heard.lent if one.ref not in taken]
         shelves[node] = Shelf(node, heard.lent, found)
     # What was silent stays so until it is heard, which makes another fleet.
-    return _Shelved(change.fleet, drains, change.now_s, heard_at_s, shelves)
+    donated = sum(len(one.lent) for one in shelves.values())
+    free = sum(len(one.free) for one in shelves.values())
+    return _Shelved(change.fleet, drains, change.now_s, heard_at_s, shelves, donated, free)
 
 
 def lets_go(change: Change, lease_id: str) -> bool:
