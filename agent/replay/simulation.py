@@ -290,6 +290,7 @@ class Simulation:
         run.lease, run.starting = lease, True
         run.granted_s, run.idle_before_s = self.agenda.now_s, self._idle_until(self.agenda.now_s)
         run.serving_s = self.agenda.now_s + self._world.start.seconds
+        self._books.write(donor.site, self._charged(run, self.agenda.now_s), self.agenda.now_s)
         self.agenda.at(run.serving_s, self._serve, donor, run)
 
     def _serve(self, donor: DonorSite, run: Run) -> None:

@@ -123,10 +123,12 @@ class OverShareCap:
     account: str
     held: int
     cap: int
+    unheard: int = 0
 
     def sentence(self) -> str:
         """Say why."""
-        return f"{self.account} holds {self.held} devices; while others wait, {self.cap} are the most."
+        more = f", and other donors may have given it {self.unheard} by now" if self.unheard else ""
+        return f"{self.account} holds {self.held} devices{more}; while others wait, {self.cap} are the most."
 
     @property
     def change(self) -> str:

@@ -73,8 +73,8 @@ class Standing:
     ledger_digest: str = ""
     weights: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _below: Mapping[str, int] = field(init=False, repr=False, compare=False)
-    known_caps: dict[str, int] = field(init=False, repr=False, compare=False)
-    """Caps by account as far as anyone asked for them: they follow from the rest, and are asked for often."""
+    known_caps: dict[str, tuple[int, int]] = field(init=False, repr=False, compare=False)
+    """Shares in devices and caps by account as far as anyone asked: they follow from the rest."""
 
     _known_classes: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
 

@@ -40,7 +40,9 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     over = supply.over_cap(waiting)
     rival = None
     if over is not None and _another_fits(change, supply, waiting):
-        found.append(OverShareCap(over.account, over.held, over.cap))  # it is passed over, whoever is first
+        found.append(
+            OverShareCap(over.account, over.held, over.cap, over.unheard)
+        )  # it is passed over, whoever is first
     else:
         rival = _rival(change, supply, waiting, ahead)
     free = supply.has_free(request)

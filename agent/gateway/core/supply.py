@@ -13,11 +13,12 @@ from agent.gateway.core.change import Change
 from agent.gateway.core.fleet import Candidate, DeviceRef, Fleet
 from agent.gateway.core.placement import choose
 from agent.gateway.core.queue import Wish
-from agent.gateway.core.request import LeaseRequest
+from agent.gateway.core.request import LeaseRequest, account_of
 from agent.limits import NODE_SILENCE_S
-from federation.fairshare.caps import OverCap, may_backfill, over_cap
+from federation.fairshare.caps import UNHEARD_S, OverCap, may_backfill, over_cap
 from federation.fairshare.line import Waiting
 from federation.fairshare.reserve import Reserve, floors_of, reserve_class
+from federation.fairshare.standing import holdings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Supply:
         self.reserve = self._reserve(max(0, donated - headroom))
         self.deficits = self.reserve.deficits
         """Devices that classes lack of their reserves."""
+        self._here = donated
+        self._lately: dict[str, int] | None = None
         self._caps: dict[tuple[str, int], OverCap | None] = {}
 
     def give(self, request: LeaseRequest, devices: tuple[DeviceRef, ...]) -> None:
@@ -72,6 +75,7 @@ class Supply:
         self.reserve = self.reserve.after(self.drawing_on(request), len(devices), instant=request.instant)
         self.deficits = self.reserve.deficits
         self._caps.clear()
+        self._lately = None
         shelf = self.shelves[devices[0].node]
         left = [one for one in shelf.free if one.ref not in devices]
         self.shelves = {**self.shelves, shelf.node: Shelf(shelf.node, shelf.lent, left)}
@@ -83,8 +87,19 @@ class Supply:
             return None
         alike = (waiting.account, waiting.devices)
         if alike not in self._caps:
-            self._caps[alike] = over_cap(standing, *alike, self._change.held)
+            held = self._change.held
+            self._caps[alike] = over_cap(standing, *alike, held, self._given_lately(), self._here)
         return self._caps[alike]
+
+    def _given_lately(self) -> dict[str, int]:
+        """Return by account, and path above it, the devices of which other donors may not know yet."""
+        if self._lately is None:
+            change = self._change
+            since_s = change.now_s - UNHEARD_S
+            fresh = (one for one in change.leases.values() if one.granted_at_s > since_s)
+            both: Iterable[Lease | Offer] = chain(fresh, change.offers.values())
+            self._lately = holdings_of((account_of(one.request), len(one.devices)) for one in both)
+        return self._lately
 
     def drawing_on(self, request: LeaseRequest) -> str | None:
         """Return the class on whose reserve a request draws."""

@@ -132,6 +132,15 @@ def _capped() -> State:
     return asks(state, MINE)
 
 
+def _capped_unheard() -> State:
+    """Three of sixteen devices are here; two leases of which nobody has heard stand for eight more."""
+    state, _ = step(site(CAPPED, 3), StandingChanged(standing(CAPPED, donated=16), NOW_S))
+    state = asks(asks(state, request("a")), request("b"))
+    for at in range(4):
+        state = asks(state, request(f"other{at}", "/uni-c"))
+    return asks(state, MINE)
+
+
 def _reserved() -> State:
     return asks(asks(site(RESERVING, 2), request("a")), MINE)
 
@@ -158,6 +167,7 @@ WORLDS: tuple[tuple[type[Reason], Callable[[], State]], ...] = (
     (DonorPaused, _paused),
     (EgressExhausted, _egress),
     (OverShareCap, _capped),
+    (OverShareCap, _capped_unheard),
     (Reserved, _reserved),
     (LowerThan, _lower),
     (WaitingForReclaim, _reclaim),
@@ -183,7 +193,7 @@ def test_the_first_reason_decides(kind: type[Reason], world: Callable[[], State]
     assert freed == "offered"
 
 
-@pytest.mark.parametrize(("kind", "world"), WORLDS[:5], ids=[kind.code for kind, _ in WORLDS[:5]])
+@pytest.mark.parametrize(("kind", "world"), WORLDS[:6], ids=[kind.code for kind, _ in WORLDS[:6]])
 def test_a_reason_that_is_taken_away_is_gone(kind: type[Reason], world: Callable[[], State]) -> None:
     """Whoever asks again in the copy is not told it, and the copy fares no worse."""
     state = world()

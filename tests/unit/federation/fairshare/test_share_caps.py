@@ -95,6 +95,64 @@ def test_no_admission_goes_beyond_the_cap(
     assert is_caught(_cap_law(_until_it_is_full, make_policy))
 
 
+def test_what_others_may_have_given_counts_by_what_was_given_here(make_policy: Callable[..., Policy]) -> None:
+    """Four of sixteen devices are here: each given here lately stands for three elsewhere."""
+    standing = _standing(make_policy({"/a": 1, "/b": 3}), 16)
+    one, two = {"/a": 1}, {"/a": 2}
+    assert over_cap(standing, "/a", 1, one, lately=one, here=4) is None, "4 of 8, and one more"
+    assert over_cap(standing, "/a", 1, two, lately=two, here=4) == OverCap("/a", 2, 8, unheard=6)
+    assert over_cap(standing, "/a", 1, two, lately=one, here=4) is None, "others have heard of the first"
+    assert over_cap(standing, "/a", 1, two, lately=two, here=16) is None, "there are no others"
+    assert over_cap(standing, "/a", 1, two, lately=two) is None, "nothing is known of what is here"
+    heard = _standing(make_policy({"/a": 3, "/b": 7}), 16, {"/a": 2})
+    assert over_cap(heard, "/a", 1, two, lately=one, here=4) is None, "4 of 4.8 devices, 9 at most"
+    assert over_cap(heard, "/a", 2, two, lately=two, here=4) == OverCap("/a", 4, 9, unheard=4), "6 less 2"
+
+
+def test_whoever_has_its_share_may_get_as_much_elsewhere_at_once(make_policy: Callable[..., Policy]) -> None:
+    """What it asks for is part of the sample then; whoever lacks something of its share is not held back."""
+    standing = _standing(make_policy({"/a": 1, "/b": 3}), 16, {"/a": 3})
+    assert over_cap(standing, "/a", 1, {"/a": 1}, here=4) is None, "4 and one from each of four"
+    assert over_cap(standing, "/a", 1, {"/a": 2}, here=4) == OverCap("/a", 5, 8, unheard=3)
+    small = _standing(make_policy({"/a": 1, "/b": 9}), 14, {"/a": 1})
+    assert over_cap(small, "/a", 1, {}, here=1) is None, "1.4 devices are its share, it has one"
+
+
+def _newcomer_law(
+    over: Callable[..., OverCap | None], make_policy: Callable[..., Policy]
+) -> Callable[[], None]:
+    @given(st.lists(st.integers(1, 32), min_size=1, max_size=12), st.integers(1, 9), st.integers(1, 9))
+    def law(donors: list[int], mine: int, others: int) -> None:
+        standing = _standing(make_policy({"/a": mine, "/b": others}), sum(donors))
+        given_in_all = 0
+        for here in donors:  # none of them hears of another in time
+            held = 0
+            while held < here:
+                counts = holdings_of([("/a", held)]) if held else {}
+                if over(standing, "/a", 1, counts, counts, here) is not None:
+                    break
+                held += 1
+            given_in_all += held
+        assert given_in_all <= cap_of(standing, "/a") + len(donors)
+
+    return law
+
+
+def _each_by_itself(
+    standing: Standing, account: str, devices: int, held: Mapping[str, int], *_: object
+) -> OverCap | None:
+    """A planted bug: a donor counts what it has heard of, and nothing else."""
+    return over_cap(standing, account, devices, held)
+
+
+def test_donors_that_have_not_heard_of_each_other_keep_the_cap_together(
+    make_policy: Callable[..., Policy], is_caught: Callable[..., bool]
+) -> None:
+    """I11: a newcomer whom all of them serve at once has its cap, and at most one device more from each."""
+    _newcomer_law(over_cap, make_policy)()
+    assert is_caught(_newcomer_law(_each_by_itself, make_policy))
+
+
 def test_a_hold_lasts_its_time_and_pauses() -> None:
     """Then the devices are others', and the same request has no hold for three times as long."""
     hold = hold_for(None, WIDE, 100.0, 900)
