@@ -47,7 +47,7 @@ from agent.rpc import convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import detailed_error
 from agent.rpc.identity import IdentityInterceptor
-from agent.rpc.leasing import SiteClient
+from agent.rpc.leasing import HostClient, SiteClient
 from agent.rpc.network import Channels, bind_network, network_server
 from agent.rpc.node import NodeService
 from agent.rpc.pyrdma_pb2_grpc import (
@@ -158,10 +158,10 @@ class Face:
         self.called.append("stop_runner")
 
     async def notice_runner(self, lease_id: str, left_s: float, reason: str) -> None:
-        self.called.append("notice_runner")
+        self.called.append(f"notice {lease_id}: {reason}, in {left_s:g} s")
 
     async def withdraw_notice(self, lease_id: str) -> None:
-        self.called.append("withdraw_notice")
+        self.called.append(f"no notice {lease_id}")
 
 
 def entry(authority: SiteAuthority, site: str, gateway: str) -> SiteDocument:
@@ -342,6 +342,19 @@ async def test_every_method_refuses_whoever_has_no_right_to_it(
             assert error.code() is grpc.StatusCode.PERMISSION_DENIED, caller
             assert isinstance(detailed_error(error), IdentityError)
         assert world.face.called == []
+
+
+async def test_a_gateway_tells_a_node_of_a_notice_and_withdraws_it(tmp_path: Path) -> None:
+    """Over the network, as it is said."""
+    async with serving(tmp_path) as world:
+        channel = world.dial("uni-a", "gw")
+        node = HostClient("gpu01", lambda: NodeStub(channel))  # type: ignore[no-untyped-call]
+        await node.notice_runner("00112233aabbccdd", 5.0, "uni-c goes first")
+        await node.withdraw_notice("00112233aabbccdd")
+        assert world.face.called == [
+            "notice 00112233aabbccdd: uni-c goes first, in 5 s",
+            "no notice 00112233aabbccdd",
+        ]
 
 
 async def test_methods_that_only_this_machine_may_call_are_not_there(tmp_path: Path) -> None:

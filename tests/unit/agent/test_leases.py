@@ -95,6 +95,7 @@ class Runner:
         self.fault: Exception | None = None
         self.drains: list[float] = []
         self.undrains = 0
+        self.mute = False
         self.undraining = Gate()
         self.kills = 0
         self._assigning = assigning
@@ -119,7 +120,7 @@ class Runner:
     async def undrain(self) -> bool:
         self.undrains += 1
         await self.undraining.pass_through()
-        return not self.ended.is_set()
+        return not self.mute
 
     def kill(self) -> None:
         self.kills += 1
@@ -584,12 +585,17 @@ async def test_a_lease_goes_on_only_when_nobodys_notice_stands(tmp_path: Path) -
         assert bench.launcher.started[0].drains == [5.0]
 
 
-async def test_a_runner_that_had_ended_before_its_notice_was_withdrawn_ends_its_lease(tmp_path: Path) -> None:
-    """With the reason of the notice, and for whom it was."""
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_runner_that_does_not_say_that_it_serves_again_ends_its_lease(
+    tmp_path: Path, ended: bool
+) -> None:
+    """It had begun to end, or is silent: with the reason of the notice, and for whom it was."""
     async with node(tmp_path, Devices()) as bench:
         await bench.start(order())
         bench.leases.notice("l1", 5.0, "its owner needs cpu0", for_owner=True)
-        bench.launcher.started[0].ended.set()
+        bench.launcher.started[0].mute = True
+        if ended:
+            bench.launcher.started[0].ended.set()
         bench.leases.withdraw("l1", for_owner=True)
         await until(lambda: bench.ends)
         assert (bench.ends, bench.for_owner) == ([("l1", "its owner needs cpu0")], ["l1"])
