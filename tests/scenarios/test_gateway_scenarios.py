@@ -9,7 +9,7 @@ folder ``gateway`` is to be read as documentation. Each file must be what the ru
     TIME ask OFFER REQUEST SITE [size=GB] [image=A] [node=NODE] [devices=N] [account=/A] [instant=yes]
                                 [duration=S] [purpose=P]
     TIME commit OFFER LEASE SITE      TIME renew LEASE SITE      TIME release LEASE SITE WHY
-    TIME withdraw REQUEST SITE        TIME drain NODE|site WHY   TIME undrain NODE|site
+    TIME withdraw REQUEST SITE
     TIME started LEASE      TIME failed LEASE WHY      TIME gone LEASE WHY
     TIME reclaim NODE[/DEVICE] WHY      TIME tick      TIME restart
     TIME policy NAME        TIME standing [used=/A:HOURS,/B:HOURS] [held=/A:N,...] [donated=N] [age=S]
@@ -32,7 +32,6 @@ import pytest
 from agent.gateway.core.book import Lease, LeaseState, lease_id_of
 from agent.gateway.core.events import (
     ClockRead,
-    DrainSet,
     Effect,
     EgressCounted,
     Ended,
@@ -181,9 +180,6 @@ def event_of(verb: str, words: list[str], now_s: float, story: Story) -> Event:
         case "reclaim":
             node, _, device = names[0].partition("/")
             return Reclaimed(node, device or None, " ".join(names[1:]), now_s)
-        case "drain" | "undrain":
-            place = None if names[0] == "site" else names[0]
-            return DrainSet(place, verb == "drain", " ".join(names[1:]), now_s)
         case "policy":
             return PolicyChanged(POLICIES[names[0]], now_s)
         case "standing":
@@ -355,4 +351,4 @@ def test_the_story_is_what_the_rules_make_of_it(story: Path) -> None:
 
 def test_there_are_stories() -> None:
     """A folder that has moved would make the test above empty."""
-    assert len(list(FOLDER.glob("*.txt"))) >= 21
+    assert len(list(FOLDER.glob("*.txt"))) >= 20

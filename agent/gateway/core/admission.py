@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.gateway.core.fleet import Device, Fleet, NodeReport
-from agent.gateway.core.law import SITE, Law
+from agent.gateway.core.law import Law
 from agent.gateway.core.request import LeaseRequest, Refused, account_of
 from agent.text import format_size
 from federation.errors import FederationInputError
@@ -59,27 +59,17 @@ def refuses(request: LeaseRequest, law: Law, fleet: Fleet, now_s: float) -> No |
     )
 
 
-def paused(law: Law, fleet: Fleet, now_s: float) -> Reason | None:
+def paused(law: Law, now_s: float) -> Reason | None:
     """Return why nobody at all is served at the moment."""
-    why = law.drained(SITE)
-    if why is None and law.drains:
-        nodes = [one.node for one in fleet.present(now_s) if one.donating and one.devices]
-        if nodes and all(law.drained(one) is not None for one in nodes):
-            why = law.drained(nodes[0])
-    if why is not None:
-        return DonorPaused(f"the donor lends nothing at the moment: {why.rstrip('.')}.")
     if not law.lends_now(now_s):
         hours = ", ".join(law.lend.hours)
         return DonorPaused(f"the donor lends at {hours} only, by its own time.", law.lends_in_s(now_s) or 0)
     return _egress(law, now_s)
 
 
-def pauses(request: LeaseRequest, law: Law, fleet: Fleet, now_s: float) -> Reason | None:
+def pauses(request: LeaseRequest, law: Law, now_s: float) -> Reason | None:
     """Return why a request like this is not served at the moment, whoever else is there."""
-    why = None if request.node is None else law.drained(request.node)
-    if why is not None:
-        return DonorPaused(f"the node {request.node} lends nothing at the moment: {why.rstrip('.')}.")
-    everybody = paused(law, fleet, now_s)
+    everybody = paused(law, now_s)
     if everybody is not None:
         return everybody
     hourly = denied(request, law, now_s)

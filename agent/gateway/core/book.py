@@ -99,8 +99,6 @@ class Cause(StrEnum):
     """Its node fell silent."""
     RECLAIMED = "reclaimed"
     """The owner took the device back."""
-    DRAINED = "drained"
-    """The donor emptied the node, or the site."""
     PREEMPTED = "preempted"
     """A guest that goes first has the device."""
     CONFLICT = "conflict"

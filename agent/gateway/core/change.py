@@ -38,8 +38,6 @@ from federation.fairshare.charging import Charges, expected_msgs
 from federation.fairshare.reasons import Reason
 from federation.policy.policy import Policy
 
-_DONORS_OWN = frozenset({Cause.RECLAIMED, Cause.DRAINED})
-
 
 class Change:
     """What a step has made of a state.
@@ -289,7 +287,7 @@ class Change:
         self._count(lease.request, -len(lease.devices))
         ran_s = self.now_s - lease.granted_at_s
         waited = lease.state is LeaseState.WAITING
-        refunded = cause in _DONORS_OWN and not waited and ran_s < lease.terms.min_runtime_s
+        refunded = cause is Cause.RECLAIMED and not waited and ran_s < lease.terms.min_runtime_s
         over = altered(lease, state=LeaseState.ENDED, cause=cause, reason=reason, refunded=refunded)
         self._remember(over)
         self.effects.append(Save(over))

@@ -111,19 +111,6 @@ class Reclaimed:
 
 
 @dataclass(frozen=True, slots=True)
-class DrainSet:
-    """The operator empties a node, or with ``None`` the site, or ends that.
-
-    Nothing is admitted there meanwhile; leases get notice, and end when their grace is over.
-    """
-
-    node: str | None
-    draining: bool
-    reason: str
-    now_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class PolicyChanged:
     """Another policy is in force, with the donor's overlay in it; ``None``: first come, first served."""
 
@@ -195,7 +182,6 @@ Event = (
     | RunnerEnded
     | NodeHeard
     | Reclaimed
-    | DrainSet
     | PolicyChanged
     | StandingChanged
     | Receipted
@@ -278,7 +264,7 @@ class Reprieve:
     lease: Lease
 
 
-DecisionKind = Literal["offer", "place", "refusal", "grant", "preemption", "reclaim", "drain", "end"]
+DecisionKind = Literal["offer", "place", "refusal", "grant", "preemption", "reclaim", "end"]
 
 
 @dataclass(frozen=True, slots=True)

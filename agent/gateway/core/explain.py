@@ -171,8 +171,8 @@ def roomier(state: State, waiting: Waiting[Wish], now_s: float) -> Iterator[Stat
             yield state
     lent = [one.device for known in state.fleet.nodes.values() for one in known.lent]
     like = next((one for one in lent if fits(request, one)), None)
-    if like is None or paused(state.law, state.fleet, now_s) is not None:
-        return  # a further node would not be drained
+    if like is None or paused(state.law, now_s) is not None:
+        return  # a further node would lend nothing either
     for more in range(waiting.devices, waiting.devices + _MORE_DEVICES):
         devices = tuple(replace(like, id=f"{_MORE}{at}") for at in range(more))
         report = NodeReport(_MORE, "", devices, (), (), 0, True, 0.0)
@@ -213,7 +213,7 @@ def _unpaused(state: State) -> State:
     if policy is not None:
         deny = tuple(one for one in policy.deny if not one.match.hours)
         policy = replace(policy, lend=replace(policy.lend, hours=()), deny=deny)
-    return replace(state, law=replace(state.law, policy=policy, drains={}, egress=None))
+    return replace(state, law=replace(state.law, policy=policy, egress=None))
 
 
 def _uncapped(state: State) -> State:

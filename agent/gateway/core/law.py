@@ -6,8 +6,7 @@ reserves, and the terms of leases are those that a policy has by default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from agent.gateway.core.book import Terms
@@ -17,8 +16,6 @@ from federation.policy.hours import DAY_MINUTES, WEEK_MINUTES, in_hours, minutes
 from federation.policy.permit import Denied
 from federation.policy.policy import Caps, Lend, Policy
 
-SITE: Final = ""
-"""In place of a node's name: the whole site."""
 _EPOCH_WEEK_MINUTE: Final = 3 * DAY_MINUTES  # 1 January 1970 was a Thursday
 _NO_CAPS: Final = Caps()
 _NO_LEND: Final = Lend()
@@ -43,7 +40,6 @@ class Law:
         standing: what accounts have used, and what the federation has; ``None``: nobody has used anything.
         unix_s, read_at_s: Unix time as it was at a moment of the clock of events.
         utc_offset_s: how far the site's time is ahead of UTC.
-        drains: why a node, or the ``SITE``, lends no more.
         egress: what the site has sent; ``None``: nobody counts.
     """
 
@@ -54,7 +50,6 @@ class Law:
     unix_s: int = 0
     read_at_s: float = 0.0
     utc_offset_s: int = 0
-    drains: Mapping[str, str] = field(default_factory=dict)
     egress: Egress | None = None
     known_answers: dict[object, Denied | None] = field(
         init=False, repr=False, compare=False, default_factory=dict
@@ -78,14 +73,6 @@ class Law:
     def week_minute(self, now_s: float) -> int:
         """Return the minute of the week at the site, from Monday 00:00."""
         return ((self.unix(now_s) + self.utc_offset_s) // 60 + _EPOCH_WEEK_MINUTE) % WEEK_MINUTES
-
-    def drained(self, node: str) -> str | None:
-        """Return why a node lends no more."""
-        return self.drains.get(SITE, self.drains.get(node))
-
-    def draining(self, drains: Mapping[str, str]) -> Law:
-        """Return the law with other drains."""
-        return replace(self, drains=drains)
 
     def lends_now(self, now_s: float) -> bool:
         """Whether it is an hour at which the donor lends."""

@@ -34,7 +34,6 @@ from agent.gateway.core.book import Cause, Lease, LeaseState, lease_id_of
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import (
     ClockRead,
-    DrainSet,
     Effect,
     EgressCounted,
     Event,
@@ -57,7 +56,7 @@ from agent.gateway.core.events import (
     Withdrawn,
 )
 from agent.gateway.core.nodes import end_on_lost, failed_or_gone, forget_silent, hear, restore, started
-from agent.gateway.core.reclaim import end_noticed, set_drain, take_back
+from agent.gateway.core.reclaim import end_noticed, take_back
 from agent.gateway.core.ruling import count_egress, read_clock, rule_by, stand
 from agent.gateway.core.serving import serve
 from agent.gateway.core.state import State
@@ -96,8 +95,6 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
             hear(change, event)
         case Reclaimed():
             take_back(change, event)
-        case DrainSet():
-            set_drain(change, event)
         case PolicyChanged():
             rule_by(change, event)
         case StandingChanged():

@@ -34,7 +34,7 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
     """Return why a request waits."""
     request = waiting.wish.request
     found: list[Reason] = []
-    pause = pauses(request, change.law, change.fleet, change.now_s)
+    pause = pauses(request, change.law, change.now_s)
     if pause is not None:
         found.append(pause)
     over = supply.over_cap(waiting)
@@ -116,7 +116,7 @@ def _freed_in_s(change: Change, request: LeaseRequest) -> int | None:
 
 def _may_have(change: Change, request: LeaseRequest, node: str, name: str) -> bool:
     heard = change.fleet.nodes.get(node)
-    if heard is None or request.node not in (None, node) or change.law.drained(node) is not None:
+    if heard is None or request.node not in (None, node):
         return False
     return heard.report.donating and any(
         one.id == name and one.state == "lent" and fits(request, one) for one in heard.report.devices

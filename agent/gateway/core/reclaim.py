@@ -1,4 +1,4 @@
-"""Devices that go back: to their owner, by a drain, at a notice's end. Never subject to fairness.
+"""Devices that go back: to their owner, at a notice's end. Never subject to fairness.
 
 Rules:
 
@@ -6,10 +6,9 @@ Rules:
    nobody; its lease gets notice once, with the node's deadline; the node ends what runs there by then.
 2. A lease whose owner wants the device ends when its node says that the runner is gone, or ``KILL_SLACK_S``
    past the deadline. One that has to go for another reason is stopped at its deadline.
-3. A node, or the site, that is drained is given nothing; its leases have their grace.
-4. Offers on such devices are void; whoever had one has its place in the queue again. A lease that waits for
+3. Offers on such devices are void; whoever had one has its place in the queue again. A lease that waits for
    such a device ends: nothing of it runs.
-5. If the owner, or the operator, changes its mind in time, the leases go on.
+4. If the owner changes its mind in time, the leases go on.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from typing import Final
 
 from agent.gateway.core.book import Cause, Lease, Offer
 from agent.gateway.core.change import Change
-from agent.gateway.core.events import DecisionKind, DrainSet, Reclaimed
+from agent.gateway.core.events import Reclaimed
 from agent.gateway.core.fleet import NodeReport, withdraw
-from agent.gateway.core.law import SITE
 from agent.limits import KILL_SLACK_S
 
 OWNER: Final = "its owner needs the device"
@@ -62,29 +60,9 @@ def hear_devices(change: Change, report: NodeReport) -> None:
         claims = [wanted[device.device] for device in lease.devices if device.device in wanted]
         if claims:
             left_s = min(0.0 if one.state == "owned" else one.reclaim_left_s for one in claims)
-            _claim(change, lease, change.now_s + left_s, Cause.RECLAIMED, OWNER)
+            _claim(change, lease, change.now_s + left_s)
         elif lease.notice_cause is Cause.RECLAIMED:
             change.unnotice(lease)
-
-
-def set_drain(change: Change, event: DrainSet) -> None:
-    """Begin or end to empty a node or the site."""
-    name = SITE if event.node is None else event.node
-    drains = dict(change.law.drains)
-    drains.pop(name, None)
-    if event.draining:
-        drains[name] = event.reason
-    change.law = change.law.draining(drains)
-    for offer in list(change.offers.values()):
-        if change.law.drained(offer.device.node) is not None:
-            change.void(offer)
-    for lease in list(change.leases.values()):
-        reason = change.law.drained(lease.device.node)
-        if reason is not None:
-            _claim(change, lease, change.now_s + lease.terms.grace_s, Cause.DRAINED, reason)
-        elif lease.notice_cause is Cause.DRAINED:
-            change.unnotice(lease)
-    change.look = True
 
 
 def end_noticed(change: Change, lease: Lease) -> bool:
@@ -100,9 +78,8 @@ def end_noticed(change: Change, lease: Lease) -> bool:
     return True
 
 
-def _claim(change: Change, lease: Lease, deadline_s: float, cause: Cause, reason: str) -> None:
+def _claim(change: Change, lease: Lease, deadline_s: float) -> None:
     before = len(change.effects)
-    change.notice(lease, deadline_s, cause, reason)
+    change.notice(lease, deadline_s, Cause.RECLAIMED, OWNER)
     if len(change.effects) > before:
-        kind: DecisionKind = "drain" if cause is Cause.DRAINED else "reclaim"
-        change.record(kind, lease.request, lease_id=lease.id, devices=lease.devices, code=reason)
+        change.record("reclaim", lease.request, lease_id=lease.id, devices=lease.devices, code=OWNER)

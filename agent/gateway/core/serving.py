@@ -182,5 +182,5 @@ def _closed(change: Change) -> bool:
     return (
         len(change.offers) >= MAX_OFFERS
         or len(change.offers) + len(change.leases) >= MAX_SITE_LEASES
-        or paused(change.law, change.fleet, change.now_s) is not None
+        or paused(change.law, change.now_s) is not None
     )

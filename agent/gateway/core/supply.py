@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -32,13 +32,12 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class _Shelved:
-    """The shelves of a book by a fleet and drains, from a moment on until a node of them falls silent.
+    """The shelves of a book by a fleet, from a moment on until a node of them falls silent.
 
     ``heard_at_s`` is when the node that was silent for the longest time was heard.
     """
 
     fleet: Fleet
-    drains: Mapping[str, str]
     from_s: float
     heard_at_s: float
     shelves: dict[str, Shelf]
@@ -201,7 +200,7 @@ class Supply:
 def _shelves(change: Change) -> _Shelved:
     """Return the shelves by node; as long as the step has left the book alone, those of the book before it.
 
-    They follow from the fleet, the drains, who has which device, and which nodes are silent.
+    They follow from the fleet, who has which device, and which nodes are silent.
     """
     known = change.shelved
     if known is not None:
@@ -209,7 +208,6 @@ def _shelves(change: Change) -> _Shelved:
             if (
                 isinstance(one, _Shelved)
                 and one.fleet is change.fleet
-                and one.drains is change.law.drains
                 and one.from_s <= change.now_s
                 and change.now_s - one.heard_at_s <= NODE_SILENCE_S
             ):
@@ -221,15 +219,13 @@ def _shelves(change: Change) -> _Shelved:
 
 
 def _looked_through(change: Change) -> _Shelved:
-    taken, awaited, drains = change.taken, change.awaited, change.law.drains
+    taken, awaited = change.taken, change.awaited
     shelves = {}
     heard_at_s = math.inf
     for node, heard in change.fleet.nodes.items():
         if not heard.lent or heard.silent(change.now_s):
             continue
         heard_at_s = min(heard_at_s, heard.heard_at_s)
-        if drains and change.law.drained(node) is not None:
-            continue
         found: list[Candidate] = []
         if all(one in change.stopping for one in heard.strays):  # else nobody knows on which it runs
             if awaited:
@@ -240,7 +236,7 @@ def _looked_through(change: Change) -> _Shelved:
     # What was silent stays so until it is heard, which makes another fleet.
     donated = sum(len(one.lent) for one in shelves.values())
     free = sum(len(one.free) for one in shelves.values())
-    return _Shelved(change.fleet, drains, change.now_s, heard_at_s, shelves, donated, free)
+    return _Shelved(change.fleet, change.now_s, heard_at_s, shelves, donated, free)
 
 
 def lets_go(change: Change, lease_id: str) -> bool:

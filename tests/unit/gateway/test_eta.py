@@ -93,7 +93,7 @@ def test_a_device_whose_guest_has_notice_is_free_by_then() -> None:
     state = full(1, (1e6,) * MIN_DURATIONS)
     leases = {
         **state.book.leases,
-        "l0": replace(lease(0), notice_deadline_s=NOW_S + 7.0, notice_cause=Cause.DRAINED),
+        "l0": replace(lease(0), notice_deadline_s=NOW_S + 7.0, notice_cause=Cause.RECLAIMED),
     }
     assert etas(replace(state, book=Book(1e9, leases=leases))) == [(7.0, 7.0)]
 

@@ -9,7 +9,6 @@ import pytest
 
 from agent.gateway.core.book import Cause
 from agent.gateway.core.events import (
-    DrainSet,
     EgressCounted,
     NodeHeard,
     OfferAsked,
@@ -114,8 +113,7 @@ MINE = request("mine")
 
 
 def _paused() -> State:
-    state, _ = step(site(), DrainSet(None, True, "a new kernel", NOW_S))
-    return asks(state, MINE)
+    return asks(site(replace(POLICY, lend=replace(POLICY.lend, hours=("mon 08:00-09:00",)))), MINE)
 
 
 def _egress() -> State:

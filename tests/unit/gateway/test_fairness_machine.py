@@ -28,7 +28,6 @@ from agent.gateway.core.admission import denied
 from agent.gateway.core.book import Cause, Lease, LeaseState, Offer
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import (
-    DrainSet,
     Effect,
     Ended,
     Event,
@@ -411,13 +410,6 @@ class Site(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(name for name, node in self.nodes.items() if node.claims)))
         del self.nodes[name].claims[data.draw(st.sampled_from(sorted(self.nodes[name].claims)))]
         self.report(name)
-
-    @precondition(lambda self: self.made % 5 == 4)
-    @rule(name=st.sampled_from([None, "n1", "n2"]), draining=st.booleans())
-    def an_operator_drains(self, name: str | None, draining: bool) -> None:
-        """A node or the site is emptied, or lends again."""
-        self.undisturbed = False
-        self.do(DrainSet(name, draining, "a new kernel", self.now_s))
 
     @rule(used=usages)
     def stands(self, used: dict[str, int]) -> None:

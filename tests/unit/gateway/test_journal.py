@@ -11,7 +11,6 @@ from agent.gateway.core import journal
 from agent.gateway.core.book import Cause, Lease, LeaseState, Terms
 from agent.gateway.core.events import (
     ClockRead,
-    DrainSet,
     EgressCounted,
     Event,
     NodeHeard,
@@ -94,7 +93,7 @@ LEASE = Lease(
     60.5,
     Terms(10.0, 900.0, 7200.0, instant=True),
     notice_deadline_s=9.25,
-    notice_cause=Cause.DRAINED,
+    notice_cause=Cause.PREEMPTED,
 )
 EVENTS: tuple[Event, ...] = (
     OfferAsked(REQUEST, "o1", 1.0),
@@ -107,7 +106,6 @@ EVENTS: tuple[Event, ...] = (
     RunnerEnded("l1", "", 4.0),
     NodeHeard(REPORT, 5.0),
     Reclaimed("n1", None, "mine", 6.0),
-    DrainSet(None, True, "kernel", 7.0),
     PolicyChanged(POLICY, 8.0),
     PolicyChanged(None, 8.0),
     StandingChanged(STANDING, 9.0),
