@@ -77,8 +77,6 @@ class Charged(NamedTuple):
     lease_id: str
     account: str
     purpose: str
-    borrower: str
-    device: str
     devices: int
     from_s: float
     discount_s: float

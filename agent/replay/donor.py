@@ -109,6 +109,9 @@ class DonorSite:
             refs = [DeviceRef(node, f"gpu{one:02}") for one in range(devices)]
             self._nodes[node] = refs
             self._hands.update(dict.fromkeys(refs, "lent"))
+        self._lent = len(self._hands)
+        self._devices: dict[tuple[DeviceRef, Hand], Device] = {}
+        """As reports name them, but those that are being taken back."""
 
     # --- the core -----------------------------------------------------------------------------------------
 
@@ -145,8 +148,7 @@ class DonorSite:
         if self._lent_free is None:
             index, hands = self.state.book.index, self._hands
             promised = index.taken.keys() | index.awaited.keys()
-            lent = list(hands.values()).count("lent")
-            self._lent_free = lent - list(map(hands.get, promised)).count("lent")
+            self._lent_free = self._lent - list(map(hands.get, promised)).count("lent")
         return self._lent_free
 
     def report(self, node: str) -> NodeHeard:
@@ -169,17 +171,14 @@ class DonorSite:
 
     def _device(self, ref: DeviceRef, now_s: float) -> Device:
         hand = self._hands[ref]
-        left_s = 0.0
         if hand == "reclaiming":
             left_s = max((self._left_s(run, now_s) for run in self._runs_on(ref)), default=0.0)
-        return Device(
-            id=ref.device,
-            kind="gpu",
-            memory_bytes=MEMORY_BYTES,
-            device_class=DEVICE_CLASS,
-            state=hand,
-            reclaim_left_s=left_s,
-        )
+            return Device(ref.device, "gpu", MEMORY_BYTES, DEVICE_CLASS, hand, left_s)
+        known = self._devices.get((ref, hand))
+        if known is None:
+            known = Device(ref.device, "gpu", MEMORY_BYTES, DEVICE_CLASS, hand)
+            self._devices[(ref, hand)] = known
+        return known
 
     def _left_s(self, run: Run, now_s: float) -> float:
         return max(0.0, self._kills.get(run.lease.id, now_s) - now_s)
@@ -199,8 +198,7 @@ class DonorSite:
 
     def balance(self) -> None:
         """Take back what the owner's jobs need, give back what they leave, start those that can."""
-        hands = self._hands
-        missing = self._queue.wanted - sum(hand != "lent" for hand in hands.values())
+        missing = self._queue.wanted - (len(self._hands) - self._lent)
         touched: set[str] = set()
         if missing > 0:
             touched = self._take(missing)
@@ -228,6 +226,7 @@ class DonorSite:
             self.balance()
 
     def _hand_over(self, ref: DeviceRef, hand: Hand) -> None:
+        self._lent += (hand == "lent") - (self._hands[ref] == "lent")
         self._hands[ref] = hand
         self._moved = True
 

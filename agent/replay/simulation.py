@@ -393,15 +393,10 @@ class Simulation:
 
     def _charged(self, run: Run, now_s: float) -> Charged:
         lease = run.lease
+        request = lease.request
+        discount_s = self._idle_until(now_s) - run.idle_before_s
         return Charged(
-            lease_id=lease.id,
-            account=lease.request.account,
-            purpose=lease.request.purpose,
-            borrower=lease.request.borrower_site,
-            device=str(lease.device),
-            devices=len(lease.devices),
-            from_s=run.granted_s,
-            discount_s=self._idle_until(now_s) - run.idle_before_s,
+            lease.id, request.account, request.purpose, len(lease.devices), run.granted_s, discount_s
         )
 
     def _write_receipts(self) -> None:
@@ -435,23 +430,28 @@ class Simulation:
 
     def _feed(self, donor: DonorSite, event: Event | str) -> None:
         """Give a donor's core an event, or a node's report by its name, once those before it are done."""
-        self._feeds.append((donor, event))
+        feeds = self._feeds
+        feeds.append((donor, event))
         if self._feeding:
             return
         self._feeding = True
-        while self._feeds:
-            to, what = self._feeds.popleft()
+        while feeds:
+            to, what = feeds.popleft()
             given = to.report(what) if isinstance(what, str) else what
-            effects = to.decide(given)
-            for effect in effects:
+            for effect in to.decide(given):
                 self._carry_out(to, given, effect)
             if isinstance(given, RunnerEnded):
                 self._gone(to, given.lease_id)
-            self._schedule_tick(to)
+            due_s = to.due_s()
+            if due_s is not None and due_s < self._ticks.get(to.site, math.inf):
+                self._ticks[to.site] = due_s
+                self.agenda.at(due_s, self._tick, to, due_s)
         self._feeding = False
 
     def _carry_out(self, donor: DonorSite, event: Event, effect: Effect) -> None:
         match effect:
+            case Save() | Queued() | Notice() | Reprieve() | Record():
+                pass  # what is on disk, said to people or kept for auditors changes no decision
             case Offered():
                 self._offered(donor, effect.offer)
             case Granted():
@@ -464,16 +464,8 @@ class Simulation:
                 self._stop(donor, effect.lease_id)
             case Refuse():
                 self._refused(donor, event, effect.refused)
-            case Save() | Queued() | Notice() | Reprieve() | Record():
-                pass  # what is on disk, said to people or kept for auditors changes no decision
             case _:
                 assert_never(effect)
-
-    def _schedule_tick(self, donor: DonorSite) -> None:
-        due_s = donor.due_s()
-        if due_s is not None and due_s < self._ticks.get(donor.site, math.inf):
-            self._ticks[donor.site] = due_s
-            self.agenda.at(due_s, self._tick, donor, due_s)
 
     def _tick(self, donor: DonorSite, due_s: float) -> None:
         if self._ticks.get(donor.site) == due_s:

@@ -56,6 +56,7 @@ from agent.gateway.core.events import (
     Withdrawn,
 )
 from agent.gateway.core.nodes import end_on_lost, failed_or_gone, forget_silent, hear, restore, started
+from agent.gateway.core.receipts import decides_nothing, receipted
 from agent.gateway.core.reclaim import end_noticed, take_back
 from agent.gateway.core.ruling import count_egress, read_clock, rule_by, stand
 from agent.gateway.core.serving import serve
@@ -63,7 +64,7 @@ from agent.gateway.core.state import State
 from agent.gateway.core.values import altered
 from agent.limits import OFFER_TTL_S
 
-__all__ = ["State", "next_deadline_s", "step"]
+__all__ = ["State", "long_step", "next_deadline_s", "step"]
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
@@ -72,6 +73,13 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     Raises:
         InternalError: an id was used before.
     """
+    if type(event) is Receipted and decides_nothing(state, event):
+        return receipted(state, event), ()
+    return long_step(state, event)
+
+
+def long_step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
+    """Return the same, without short cuts."""
     change = Change(state, event)
     if change.now_s >= change.due_s:
         _expire(change)

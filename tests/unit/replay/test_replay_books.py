@@ -22,7 +22,7 @@ POLICY = alike(
 
 
 def lease(name: str = "l1", from_s: float = 0.0) -> Charged:
-    return Charged(name, "/a", "research", "a", "n/gpu00", 2, from_s, 0.0)
+    return Charged(name, "/a", "research", 2, from_s, 0.0)
 
 
 def used(books: Books, donor: str, now_s: float) -> int:
@@ -166,7 +166,7 @@ def test_standings_are_those_of_the_ledger(
     for donor, slot, how, more_s, look in receipts:
         now_s += more_s
         began = names.setdefault((donor, slot), (f"{slot}-{now_s}", now_s - more_s))
-        lease = Charged(began[0], f"/{slot[1]}/x", "research", "a", "n/gpu00", int(slot[1]), began[1], 0.0)
+        lease = Charged(began[0], f"/{slot[1]}/x", "research", int(slot[1]), began[1], 0.0)
         if how in ("end", "refund"):
             del names[(donor, slot)]
         charge = books.write(donor, lease, now_s, final=how != "goes on", refunded=how == "refund")
