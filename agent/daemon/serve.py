@@ -1,6 +1,7 @@
 """The agent's process: directories, node, sockets and ports, and an orderly end at SIGTERM or SIGINT.
 
-A second signal ends the children at once. Nothing that runs here is left behind: each child also ends by
+SIGHUP has files read again, unless the terminal that the agent was started on is gone: that ends it. A second
+signal to end it ends the children at once. Nothing that runs here is left behind: each child also ends by
 itself when its channel to this process does.
 """
 
@@ -23,6 +24,7 @@ from agent.daemon.lending import NothingLent
 from agent.daemon.lock import locked
 from agent.daemon.node import Node
 from agent.daemon.parts import Launcher, Lender, Peer, StartCache
+from agent.daemon.rereading import Read, Rereading
 from agent.daemon.serve_site import SitePart
 from agent.error_table import ExitCode
 from agent.errors import RequestError
@@ -40,6 +42,7 @@ from agent.state import StateFile, Store
 from agent.state.donations import Donations
 
 _log = logging.getLogger(__name__)
+_STDERR = 2
 
 
 async def serve(
@@ -56,9 +59,17 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    rereading, on_terminal = Rereading(), os.isatty(_STDERR)
+
+    def hang_up() -> None:
+        gone = on_terminal and not os.isatty(_STDERR)
+        stop.set() if gone else rereading.want()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     with locked(config.paths):
         async with AsyncExitStack() as ending:
-            await _start(config, start_cache, launcher, peers, ending)
+            rereading.start(await _start(config, start_cache, launcher, peers, ending))
+            ending.push_async_callback(rereading.close)
             _log.info("agent %s is ready on %s", config.name, config.paths.run_dir)
             await stop.wait()
             _log.info("stopping; a second signal ends the children at once")
@@ -73,8 +84,8 @@ async def _start(
     launcher: Launcher,
     peers: Sequence[Peer],
     ending: AsyncExitStack,
-) -> None:
-    """Start the parts in order; ``ending`` undoes them in the reverse one."""
+) -> Sequence[Read]:
+    """Start the parts in order; ``ending`` undoes them in the reverse one. Return what reads files again."""
     home = SiteHome(config.paths.site_dir)
     if not config.donates and not home.exists:
         raise RequestError(
@@ -116,6 +127,7 @@ async def _start(
     if site is not None:
         await site.start(node, host, borrowed, ending)
     await _open_sockets(config, node, ending)
+    return (people.reread,) if site is None else (people.reread, site.reread)
 
 
 async def _open_sockets(config: ServeConfig, node: Node, ending: AsyncExitStack) -> None:

@@ -107,6 +107,11 @@ class SitePart:
         """Whether this node is its site's gateway."""
         return self.site.role == "gateway"
 
+    async def reread(self) -> None:
+        """Read the policy's files now, where this node is the gateway; it says in the log how they stand."""
+        if self._gateway is not None:
+            await self._gateway.reread()
+
     def lenders(self) -> Sequence[Lender]:
         """Return who may hold images that this node lacks, as it stands now."""
         if self._gateway is None or self._neighbours is None:

@@ -292,6 +292,11 @@ class Gateway:
         if self._fairness is not None:
             await self._fairness.refresh()
 
+    async def reread(self) -> None:
+        """Read the policy's files now, and say in the log how they stand."""
+        if self._fairness is not None:
+            await self._fairness.watch.look(aloud=True)
+
     def policy(self) -> PolicyView:
         """Return which policy is in force, and what is wrong with its files."""
         return self._fairness.watch.view() if self._fairness is not None else PolicyView()

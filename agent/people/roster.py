@@ -76,20 +76,28 @@ class Roster:
         """
         return choose(await self.accounts(who), wanted)
 
+    async def reread(self) -> None:
+        """Read the file now, changed or not, and say in the log how it stands."""
+        async with self._reading:
+            await self._read_anew(self._look())
+
     async def _refresh(self) -> None:
         async with self._reading:
             seen = self._look()
-            if seen == self._seen:
-                return
-            self._seen = seen  # one that is wrong is not read again until it changes
-            try:
-                self._people = await asyncio.to_thread(self._read)
-            except PeopleFileError as error:
-                self.fault = error.message
-                _log.error("the people file stays as it was before: %s", error.message)
-                return
-            self.fault = ""
-            _log.info("the people file %s is in force as it is now", self._path)
+            if seen != self._seen:
+                await self._read_anew(seen)
+
+    async def _read_anew(self, seen: _Seen) -> None:
+        self._seen = seen  # one that is wrong is not read again until it changes, or somebody says so
+        try:
+            self._people = await asyncio.to_thread(self._read)
+        except PeopleFileError as error:
+            self.fault = error.message
+            _log.error("the people file stays as it was before: %s", error.message)
+            return
+        self.fault = ""
+        there = f"the people file {self._path} is in force as it is now"
+        _log.info(there if seen != _Seen() else f"there is no people file {self._path}")
 
     def _look(self) -> _Seen:
         try:

@@ -130,7 +130,8 @@ def in_force(
     # One that cannot be read matters when it is in force or to come; the past is past.
     faults = [one.fault for one in (*begun[-1:], *coming) if one.policy is None]
     if overlay.fault:
-        faults.append(f"the overlay: {overlay.fault}")
+        stays = "; the one before it stays in force." if overlay.overlay is not None else "."
+        faults.append(f"the overlay: {overlay.fault.rstrip('.')}{stays}")
     for one in coming:
         if one.policy is not None:
             faults += _fitted(one.policy, overlay.overlay, site)[1]

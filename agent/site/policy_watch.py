@@ -118,25 +118,35 @@ class PolicyWatch:
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
 
-    async def look(self) -> None:
-        """Read what has changed, and tell if something else holds now."""
+    async def look(self, *, aloud: bool = False) -> None:
+        """Read what has changed, and tell if something else holds now.
+
+        Args:
+            aloud: say in the log how everything stands, also what was said before.
+        """
         async with self._turn:
             await asyncio.to_thread(self._read)
             versions = sorted(self._versions.values(), key=lambda one: one.text.version)
             now = in_force(versions, self._overlay, self._opted_out, self._site, self._time())
             now = replace(now, faults=(*now.faults, *self._listed_faults()))
-        if now == self._now:
-            return
-        for fault in now.faults:
-            if fault not in self._now.faults:
-                _log.error("the policy: %s", fault)
-        if now.policy != self._now.policy or now.why_not != self._now.why_not:
-            number = "none" if now.base is None else f"version {now.base.version}"
-            _log.info(
-                "the policy in force: %s%s", number, f"; not lending: {now.why_not}" if now.why_not else ""
-            )
+        before = self._now
         self._now = now
-        self._changed(now)
+        if aloud or now != before:
+            self._say(None if aloud else before)
+        if now != before:
+            self._changed(now)
+
+    def _say(self, known: InForce | None) -> None:
+        """Say what is not known yet in the log."""
+        now = self._now
+        for fault in now.faults:
+            if known is None or fault not in known.faults:
+                _log.error("the policy: %s", fault)
+        if known is None or now.policy != known.policy or now.why_not != known.why_not:
+            number = "none" if now.base is None else f"version {now.base.version}"
+            overlay = f" under the overlay's version {now.overlay}" if now.overlay else ""
+            why_not = f"; not lending: {now.why_not}" if now.why_not else ""
+            _log.info("the policy in force: %s%s%s", number, overlay, why_not)
 
     def _listed_faults(self) -> list[str]:
         known = self._membership.faults if self._membership is not None else {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -40,6 +42,60 @@ def ask(granted: GrantedView, data: bytes) -> bytes:
             return connection.recv(1 << 16)
         except ConnectionResetError:
             return b""
+
+
+def test_sighup_reads_the_people_file_at_once_and_keeps_the_one_before_a_bad_one(
+    start: Start, until: Until
+) -> None:
+    """The log says so each time; a signal before the agent is ready counts when it is, and ends nothing."""
+    one = start("one", wait=False)
+    until((one.paths.run_dir / "serve.lock").exists, "the agent begins")
+    one.process.send_signal(signal.SIGHUP)
+    file = one.paths.people_file
+
+    def log_until(text: str) -> str:
+        return until(lambda: text in (said := one.log.read_text()) and said, f"the log says {text}")  # type: ignore[no-any-return]
+
+    assert f"there is no people file {file}" in log_until("SIGHUP: all has been read")
+    for number, (text, says) in enumerate(
+        (
+            (
+                "version: 1\nusers: {alice: /local/vision}\n",
+                f"the people file {file} is in force as it is now",
+            ),
+            ("version: 1\nusers: {alice: vision}\n", f"the people file stays as it was before: {file}:2:"),
+        )
+    ):
+        file.write_text(text)
+        file.chmod(0o600)
+        one.process.send_signal(signal.SIGHUP)
+        until(
+            lambda number=number: one.log.read_text().count("SIGHUP: all has been read") == number + 2, "read"
+        )
+        assert says in one.log.read_text()
+    assert one.status().pid == one.process.pid
+
+
+def test_the_end_of_its_terminal_ends_an_agent_in_order(tmp_path: Path, until: Until) -> None:
+    """Then SIGHUP asks for nothing to be read: whoever started it has gone."""
+    paths = Paths(tmp_path / "one", tmp_path / "one" / "run")
+    stand_in, state = Path(__file__).with_name("serve_stand_in.py"), str(paths.state_dir)
+    script = [sys.executable, str(stand_in), "--name", "one", "--state", state]
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    with subprocess.Popen(script, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+
+        def is_ready() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                os.read(ours, 1 << 16)  # a terminal that nobody reads would stop it
+            return paths.admin_socket.exists() and paths.node_socket.exists()
+
+        until(is_ready, "the agent is ready")
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    assert [path.name for path in paths.run_dir.iterdir()] == ["serve.lock"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +145,41 @@ def test_an_overlay_counts_within_seconds_and_a_bad_one_is_said(
     assert policy_of(south).why_not == ""
     file.unlink()
     until(lambda: policy_of(north).overlay == 0 and not policy_of(north).why_not, "it lends again")
+
+
+def test_sighup_reads_the_overlay_at_once_and_keeps_the_one_before_a_bad_one(
+    sites: tuple[Any, Any, Any], until: Until
+) -> None:
+    """The gateway goes on as the same process, and its log says each time what is in force."""
+    _, north, _ = sites
+    file, pid = north.state / "policy-overlay.yaml", north.process.pid
+
+    def read_again() -> str:
+        known = len(north.log.read_text())
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: "SIGHUP: all has been read" in north.log.read_text()[known:], "the files are read")
+        text: str = north.log.read_text()
+        return text[known:].partition("SIGHUP: what may change is read again")[2]
+
+    in_force = "the policy in force: version 1 under the overlay's version 7"
+    file.write_text(OVERLAY.format(version=7, longest="1d"))
+    assert in_force in read_again()
+    assert policy_of(north).overlay == 7
+    for text, wrong in (
+        (OVERLAY.format(version=8, longest="for ever"), f"the policy: the overlay: {file}:6:"),
+        ("{" * 1000, f"the policy: the overlay: {file}:1:"),
+    ):
+        file.write_text(text)
+        for _ in range(2):
+            said = read_again()
+            assert wrong in said
+            assert "the one before it stays in force" in said
+            assert in_force in said
+        assert (policy_of(north).overlay, policy_of(north).why_not) == (7, "")
+    file.unlink()
+    assert "the policy in force: version 1" in read_again()
+    assert policy_of(north).overlay == 0
+    assert north.process.poll() is None
 
 
 def test_a_site_opts_out_by_its_command(sites: tuple[Any, Any, Any]) -> None:

@@ -211,6 +211,25 @@ async def test_what_changes_is_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_look_that_is_asked_for_says_how_everything_stands(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when it was said before; a fault says what stays in force, and nothing is told twice."""
+    async with watching(tmp_path, Clock(), text(1)) as (watch, told):
+        (tmp_path / OVERLAY_FILE).write_bytes(overlay("1d"))
+        await watch.look(aloud=True)
+        (tmp_path / OVERLAY_FILE).write_bytes(overlay("forever", version=2))
+        for _ in range(2):
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                await watch.look(aloud=True)
+            (fault, stands) = [one.getMessage() for one in caplog.records]
+            assert fault.endswith("; the one before it stays in force.")
+            assert stands == "the policy in force: version 1 under the overlay's version 1"
+        assert (told[-1].overlay, len(told)) == (1, 3)
+
+
+@pytest.mark.asyncio
 async def test_new_versions_come_with_the_members(tmp_path: Path) -> None:
     """Without members, or when the list is left out by a fault, those known before stay."""
     clock = Clock()

@@ -45,6 +45,28 @@ def test_without_a_file_only_the_agents_own_user_has_an_account(path: Path) -> N
         account(made, ALICE)
 
 
+def test_a_file_that_is_read_again_says_how_it_stands(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also when nothing has changed since: whoever asks for it hears what is wrong once more."""
+    caplog.set_level("INFO")
+    made = roster(path)
+    made.load()
+    write(path, "version: 1\nusers: {alice: /eth/a}")
+    asyncio.run(made.reread())
+    write(path, "version: 1\nusers: {alice: eth}")
+    for _ in range(2):
+        asyncio.run(made.reread())
+    assert account(made, ALICE) == "/eth/a"
+    path.unlink()
+    asyncio.run(made.reread())
+    said = [one.getMessage() for one in caplog.records]
+    assert said[0] == f"the people file {path} is in force as it is now"
+    assert said[1] == said[2]
+    assert said[1].startswith(f"the people file stays as it was before: {path}:2:")
+    assert said[3:] == [f"there is no people file {path}"]
+    with pytest.raises(AccountError):
+        account(made, ALICE)
+
+
 def test_a_changed_file_counts_from_the_next_question_on(path: Path) -> None:
     """Added, changed, removed: no restart."""
     made = roster(path)
