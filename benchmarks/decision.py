@@ -163,14 +163,15 @@ def _order(setting: Setting, runs: int) -> dict[str, list[float]]:
 def _step(setting: Setting, runs: int) -> dict[str, list[float]]:
     """Time the gateway's own steps on a site whose devices are all in use, and whose queue is long."""
     state, now_s = _full_site(setting)
-    later = replace(setting.standing, epoch=EPOCH + 1)
+    standings = [replace(setting.standing, epoch=EPOCH + 1 + at) for at in range(runs + 1)]
+    epochs = iter([StandingChanged(one, now_s) for one in standings])
     leases = tuple(state.book.leases)
     account = setting.requests[len(setting.requests) // 2].account
     asked = OfferAsked(_request("new", account), "offer-new", now_s)
     gone = Withdrawn(setting.requests[-1].id, "uni-b", now_s)
     ended = RunnerEnded(leases[0], "it is done", now_s)
     return {
-        "step: another epoch": _timed(partial(step, state, StandingChanged(later, now_s)), runs),
+        "step: another epoch": _timed(lambda: step(state, next(epochs)), runs),
         "step: asked": _timed(partial(step, state, asked), runs),
         "step: withdrawn": _timed(partial(step, state, gone), runs),
         "step: lease ended": _timed(partial(step, state, ended), runs),

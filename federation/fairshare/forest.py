@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from federation.fairshare.accounts import nodes_of, parent_of
+from federation.fairshare.accounts import MAX_DEPTH, nodes_of
 from federation.fairshare.line import Line, Waiting
 from federation.fairshare.patched import Patched, Place, Siblings, ahead_of, patched, replaced, siblings_of
-from federation.fairshare.rank import Ranks, lot
+from federation.fairshare.rank import Ranks, known_lot, lot
 
 T = TypeVar("T")
 _asked_at_s = attrgetter("asked_at_s")
@@ -51,25 +51,31 @@ class Forest(Generic[T]):
         known = within.places.plain if within is not None else {}
         inside: dict[str, list[Place]] = {}
         places: dict[str, Place] = {}
-        by_depth: list[set[str]] = [set(), set(), set()]
+        by_depth: tuple[dict[str, str], ...] = tuple({} for _ in range(MAX_DEPTH))  # node: the one above it
         for account in accounts:
-            *above, seat = nodes_of(account)
+            nodes = nodes_of(account)
+            seat = nodes[-1]
             places[seat] = place = known.get(seat) or _seat_place(seat, waiting[account], ranks)
-            inside.setdefault(account, []).append(place)
-            for depth in range(len(above) - 1, -1, -1):
-                if above[depth] in by_depth[depth]:
-                    break
-                by_depth[depth].add(above[depth])
+            inside[account] = [place]
+            depth = len(nodes) - 2
+            while depth >= 0 and nodes[depth] not in by_depth[depth]:
+                by_depth[depth][nodes[depth]] = nodes[depth - 1] if depth else ""
+                depth -= 1
         below: dict[str, Siblings] = {}
-        for nodes in reversed(by_depth):
-            for node in nodes:
+        for level in reversed(by_depth):
+            for node, above in level.items():
                 of = inside[node]
                 if len(of) > 1:
                     of.sort()
-                below[node] = siblings = siblings_of(of)
-                place = _place(node, siblings, ranks, known.get(node))
-                places[node] = place
-                inside.setdefault(parent_of(node), []).append(place)
+                    siblings = siblings_of(of)
+                else:
+                    siblings = ((of[0][4], (of[0],)),)
+                below[node] = siblings
+                places[node] = place = _place(node, siblings, ranks, known.get(node))
+                if above in inside:
+                    inside[above].append(place)
+                else:
+                    inside[above] = [place]
         if places:
             below[""] = siblings_of(sorted(inside[""]))
         return cls(patched(places), patched(below))
@@ -134,7 +140,7 @@ def in_account(requests: tuple[Waiting[T], ...], epoch: int) -> tuple[Waiting[T]
     """Return an account's requests as they are served: the older first, equally old ones by lot."""
     if len(requests) < 2 or len(set(map(_asked_at_s, requests))) == len(requests):
         return requests
-    return tuple(sorted(requests, key=lambda one: (one.asked_at_s, lot(one.key, epoch))))
+    return tuple(sorted(requests, key=lambda one: (one.asked_at_s, known_lot(one.key, epoch))))
 
 
 def _each(siblings: Siblings) -> Iterator[Place]:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from federation.fairshare.accounts import nodes_of, parent_of
+from federation.fairshare.accounts import ancestors, nodes_of
 from federation.fairshare.charging import Charges
 from federation.fairshare.forest import Forest
 from federation.fairshare.line import Line, Waiting
@@ -195,16 +195,17 @@ def _by_reserve(accounts: Iterable[str], standing: Standing) -> dict[str, list[s
     found: dict[str, list[str]] = {
         name: [] for name, rule in standing.policy.classes.items() if rule.reserve_permille
     }
-    drawing_on: dict[str, str | None] = {"": None}
-    for account in accounts if found else ():
-        node = account
-        while node and not (node in rules and rules[node].classes):
-            node = parent_of(node)  # whoever has no class of its own has those of its parent
-        if node not in drawing_on:
-            drawing_on[node] = reserve_class(standing.policy, standing.classes(node))
-        name = drawing_on[node]
-        if name is not None:
-            found[name].append(account)
+    named = {path for path, rule in rules.items() if rule.classes}
+    drawing_on: dict[str, str | None] = {}
+    for account in accounts if found and named else ():
+        for node in reversed(ancestors(account)):
+            if node in named:  # whoever has no class of its own has those of its parent
+                if node not in drawing_on:
+                    drawing_on[node] = reserve_class(standing.policy, standing.classes(node))
+                name = drawing_on[node]
+                if name is not None:
+                    found[name].append(account)
+                break
     return found
 
 

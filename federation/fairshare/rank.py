@@ -86,8 +86,11 @@ class Ranks:
         return PER_MILLE * self.used(node) * weights // (self.weight(node) * used) if used else 0
 
 
-@lru_cache(maxsize=32768)
 def lot(key: Key, epoch: int) -> bytes:
     """Return what orders requests that are equal otherwise: another order in each epoch."""
     site, request_id = key
     return sha256(f"{epoch}\n{site}\n{request_id}".encode("utf-8", "surrogatepass")).digest()
+
+
+known_lot = lru_cache(maxsize=16384)(lot)
+"""The same, for requests that are sorted again and again in one epoch."""

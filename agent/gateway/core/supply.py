@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -65,7 +65,7 @@ class Supply:
         self.deficits = self.reserve.deficits
         """Devices that classes lack of their reserves."""
         self._here = donated
-        self._lately: dict[str, int] | None = None
+        self._lately: Mapping[str, int] | None = None
         self._caps: dict[tuple[str, int], OverCap | None] = {}
 
     def give(self, request: LeaseRequest, devices: tuple[DeviceRef, ...]) -> None:
@@ -87,17 +87,24 @@ class Supply:
         alike = (waiting.account, waiting.devices)
         if alike not in self._caps:
             held = self._change.held
-            self._caps[alike] = over_cap(standing, *alike, held, self._given_lately(), self._here)
+            # As if all was given lately, which is the most: whoever is below its cap then is so anyway.
+            over = over_cap(standing, *alike, held, held, self._here)
+            if over is not None:
+                over = over_cap(standing, *alike, held, self._given_lately(), self._here)
+            self._caps[alike] = over
         return self._caps[alike]
 
-    def _given_lately(self) -> dict[str, int]:
+    def _given_lately(self) -> Mapping[str, int]:
         """Return by account, and path above it, the devices of which other donors may not know yet."""
         if self._lately is None:
             change = self._change
             since_s = change.now_s - UNHEARD_S
-            fresh = (one for one in change.leases.values() if one.granted_at_s > since_s)
-            both: Iterable[Lease | Offer] = chain(fresh, change.offers.values())
-            self._lately = holdings_of((account_of(one.request), len(one.devices)) for one in both)
+            fresh = [one for one in change.leases.values() if one.granted_at_s > since_s]
+            if len(fresh) == len(change.leases):
+                self._lately = change.held
+            else:
+                both: Iterable[Lease | Offer] = chain(fresh, change.offers.values())
+                self._lately = holdings_of([(account_of(one.request), len(one.devices)) for one in both])
         return self._lately
 
     def drawing_on(self, request: LeaseRequest) -> str | None:
@@ -181,9 +188,9 @@ class Supply:
         everything: Iterable[Lease | Offer] = chain(change.leases.values(), change.offers.values())
         for one in everything:
             classes = one.request.classes
-            if classes not in names:
+            if classes and classes not in names:
                 names[classes] = self.drawing_on(one.request)
-            name = names[classes]
+            name = names[classes] if classes else None
             if name is not None:
                 held[name] = held.get(name, 0) + len(one.devices)
             elif one.terms.instant and self.is_lent(one):

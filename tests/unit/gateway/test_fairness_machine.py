@@ -55,11 +55,12 @@ from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
 from agent.gateway.core.journal import effect_bytes, event_bytes, event_of
 from agent.gateway.core.law import Law
 from agent.gateway.core.leases import State, long_step, step
-from agent.gateway.core.request import LeaseRequest
+from agent.gateway.core.request import LeaseRequest, account_of
 from agent.gateway.core.supply import Supply
 from agent.limits import KILL_SLACK_S
+from federation.fairshare.caps import UNHEARD_S, over_cap
 from federation.fairshare.decay import SCALE_BITS
-from federation.fairshare.standing import Standing
+from federation.fairshare.standing import Standing, holdings_of
 from federation.fairshare.usage import by_node
 from federation.policy.policy import AccountRule, Caps, ClassRule, Lend, Policy, PurposeRule
 
@@ -443,6 +444,11 @@ class Site(RuleBasedStateMachine):
         book = replace(self.state.book, known_index=None)
         anew = Change(replace(self.state, book=book, law=replace(self.state.law)), Tick(self.now_s))
         assert Supply(kept).shelves == Supply(anew).shelves
+        standing, supply = kept.law.standing, Supply(kept)
+        for one in self.state.queue.line:
+            alike = (one.account, one.devices)
+            plainly = None if standing is None else over_cap(standing, *alike, kept.held, *lately(kept))
+            assert supply.over_cap(one) == plainly
         for one in self.state.queue.line:
             request = one.wish.request
             answers = [denied(request, of.law, self.now_s, "gpu") for of in (kept, anew)]
@@ -512,6 +518,14 @@ class Site(RuleBasedStateMachine):
 
 TestSite = Site.TestCase
 TestSite.settings = settings(max_examples=30, stateful_step_count=40, deadline=None, derandomize=True)
+
+
+def lately(change: Change) -> tuple[dict[str, int], int]:
+    """Return what was given in the time in which other donors may not have heard of it, and all devices."""
+    since_s = change.now_s - UNHEARD_S
+    fresh = [one for one in change.leases.values() if one.granted_at_s > since_s]
+    both = [(account_of(one.request), len(one.devices)) for one in (*fresh, *change.offers.values())]
+    return holdings_of(both), sum(len(one.lent) for one in Supply(change).shelves.values())
 
 
 def _no_grace(change: Change, lease: Lease, deadline_s: float, cause: Cause, reason: str) -> None:
