@@ -1,4 +1,4 @@
-"""How much one account may hold of the federation, and how long devices wait for a wide request.
+"""How much one account may hold of the federation.
 
 Rules: the cap is on the federation's donated devices, never on one donor's, and works for another: whoever
 walks the order passes over a request beyond its cap while one that is not would fit, and comes back to it
@@ -8,10 +8,6 @@ small account would never start otherwise. Other donors' leases are known ``UNHE
 account was given here since then is a sample of what others give it, in proportion to what they donate: where
 that is more than was heard of, it counts. So donors that a newcomer asks all at once keep its cap together,
 and whoever has its share already does not get one device too many from each.
-
-A hold keeps freed devices for the head of the line that wants more than are free, for ``wide_hold_s`` at
-most; meanwhile only leases that end within the hold get them. When it has run out, the devices go to
-others, and the same request has its next hold after ``HOLD_PAUSES`` times as long.
 """
 
 from __future__ import annotations
@@ -21,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from federation.fairshare.accounts import ancestors
-from federation.fairshare.line import Key
 from federation.fairshare.standing import Standing
 from federation.policy.policy import PER_MILLE
 
@@ -29,8 +24,6 @@ NOTHING: Final[Mapping[str, int]] = {}
 UNHEARD_S: Final = 900
 """How long a lease may run before other donors count it: its first receipt goes out with the next exchange,
 and ranks from the next epoch on."""
-HOLD_PAUSES: Final = 3
-"""A request's holds take a quarter of the time at most: the rest of it the devices work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +35,15 @@ class OverCap:
         held: devices that it holds in the federation, as far as is known.
         cap: what it may hold.
         unheard: what other donors may have given it meanwhile, by what it was given here.
+        older: devices of an older request of the account, which comes first and for which there is no room
+            below the cap yet; 0: it is the request itself that exceeds it.
     """
 
     account: str
     held: int
     cap: int
     unheard: int = 0
+    older: int = 0
 
 
 def cap_of(standing: Standing, account: str) -> int:
@@ -102,52 +98,3 @@ def over_cap(
             if held + unheard + devices > cap:
                 return OverCap(path, held, cap, unheard)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Devices are kept for a request.
-
-    Args:
-        key: which request.
-        from_s, until_s: of the donor's monotonic clock.
-    """
-
-    key: Key
-    from_s: float
-    until_s: float
-
-    def left_s(self, now_s: float) -> float:
-        """Return how long it goes on; 0: it has run out, and nothing is kept."""
-        return max(0.0, self.until_s - now_s)
-
-
-def hold_for(hold: Hold | None, head: Key | None, now_s: float, wide_hold_s: int) -> Hold | None:
-    """Return the hold from now on.
-
-    Args:
-        hold: the one before, also one that has run out.
-        head: the first in the order that waits for more devices than are free; ``None``: there is none.
-        now_s: of the donor's monotonic clock.
-        wide_hold_s: the policy's.
-    """
-    if head is None:
-        return None
-    if hold is not None and hold.key == head and now_s < hold.until_s + HOLD_PAUSES * wide_hold_s:
-        return hold
-    return Hold(head, now_s, now_s + wide_hold_s)
-
-
-def may_backfill(hold: Hold | None, key: Key, duration_s: int, now_s: float) -> bool:
-    """Return whether a request may have devices that are kept: its own, or none beyond the hold's end.
-
-    Args:
-        hold: in force, or run out, or none.
-        key: which request.
-        duration_s: of its lease at most; 0: without end.
-        now_s: of the donor's monotonic clock.
-    """
-    if hold is None or hold.key == key:
-        return True
-    left_s = hold.left_s(now_s)
-    return left_s == 0.0 or 0 < duration_s <= left_s

@@ -124,15 +124,20 @@ class OverShareCap:
     held: int
     cap: int
     unheard: int = 0
+    older: int = 0
 
     def sentence(self) -> str:
         """Say why."""
         more = f", and other donors may have given it {self.unheard} by now" if self.unheard else ""
-        return f"{self.account} holds {self.held} devices{more}; while others wait, {self.cap} are the most."
+        older = f" Its older request for {self.older} comes first." if self.older else ""
+        most = f"while others wait, {self.cap} are the most."
+        return f"{self.account} holds {self.held} devices{more}; {most}{older}"
 
     @property
     def change(self) -> str:
         """What would change it."""
+        if self.older:
+            return "give devices back, withdraw the older request, or wait until nobody else fits"
         return "give a device back, or wait until nobody else fits"
 
 

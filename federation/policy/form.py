@@ -112,10 +112,11 @@ class CapsForm(Form):
         default=2000, description="An account holds at most this times its share while another would fit."
     )
     wide_hold: Annotated[int, *duration(0, 900)] = Field(
-        default=900, description="How long freed devices are held for the head of the line."
+        default=900, description="How long a device idles while its node is kept for the head of the line."
     )
     max_wait: Annotated[int, *duration(600, 30 * 86400)] = Field(
-        default=4 * 3600, description="After it a request goes first in its account."
+        default=4 * 3600,
+        description="After it a request ages, and no narrower one of its account outruns it.",
     )
     max_age_factor: Literal[1, 2, 4, 8, 16] = Field(
         default=16, description="The most that aging multiplies by."

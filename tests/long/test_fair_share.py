@@ -7,12 +7,10 @@ import pytest
 from benchmarks.fair_share import SCENARIOS, Setting
 
 KNOWN = {
-    # Other donors learn of a lease with its first receipt; until then each may go to the cap by itself.
-    "s4_newcomer_most": 6.0,
-    # A job as wide as a node waits until eight leases of one node end within a hold of 15 minutes.
-    "s7_longest_wait": 3 * 86400.0,
+    # A job as wide as a node, of the account whose share is smaller than a node.
+    "s7_longest_wait": 1.5 * 86400.0,
 }
-"""Thresholds that are not reached, with what is kept instead."""
+"""Thresholds that are not always reached, with what is kept instead."""
 
 
 @pytest.mark.parametrize("seed", [1, 2])

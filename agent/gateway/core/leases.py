@@ -154,7 +154,7 @@ def _expire(change: Change) -> None:
             change.end(lease, Cause.EXPIRED, "its borrower did not renew it in time", left_over=True)
     if len(change.queue):
         change.look = True
-        for moment_s in (change.compare_s, 0.0 if change.hold is None else change.hold.hold.until_s):
+        for moment_s in (change.compare_s, 0.0 if change.hold is None else change.hold.hold.over_s):
             if moment_s > change.now_s:
                 change.due(moment_s)
 

@@ -10,6 +10,7 @@ from agent.gateway.core.queue import Wish
 from agent.gateway.core.request import LeaseRequest, Place
 from agent.gateway.core.supply import Supply
 from agent.limits import MAX_PLACE_LOOKS
+from federation.fairshare.caps import OverCap
 from federation.fairshare.line import Waiting
 from federation.fairshare.reasons import (
     LedgerStale,
@@ -39,10 +40,9 @@ def reasons_for(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: i
         found.append(pause)
     over = supply.over_cap(waiting)
     rival = None
-    if over is not None and _another_fits(change, supply, waiting):
-        found.append(
-            OverShareCap(over.account, over.held, over.cap, over.unheard)
-        )  # it is passed over, whoever is first
+    if over is not None and _is_passed_over(change, supply, waiting, over):
+        # It is passed over, whoever is first.
+        found.append(OverShareCap(over.account, over.held, over.cap, over.unheard, over.older))
     else:
         rival = _rival(change, supply, waiting, ahead)
     free = supply.has_free(request)
@@ -70,6 +70,13 @@ def _rival(change: Change, supply: Supply, waiting: Waiting[Wish], ahead: int) -
         if one.account != waiting.account and supply.over_cap(one) is None and _compete(supply, one, waiting):
             return one
     return None
+
+
+def _is_passed_over(change: Change, supply: Supply, waiting: Waiting[Wish], over: OverCap) -> bool:
+    if not over.older:
+        return _another_fits(change, supply, waiting)
+    line = islice(change.queue.walk(supply.deficits), MAX_PLACE_LOOKS)
+    return any(supply.over_cap(one) is None for one in line)
 
 
 def _another_fits(change: Change, supply: Supply, waiting: Waiting[Wish]) -> bool:

@@ -4,10 +4,11 @@ Rules:
 
 1. The first in the order that can be served has an offer; then the order is looked at anew, since an offer is
    charged at once. At most ``MAX_LINE_LOOKS`` requests are tried after one event.
-2. Whoever would be over its cap is passed over while somebody else fits; if nobody does, it is served.
+2. Whoever would be over its cap is passed over while somebody else fits; if nobody does, it is served. So is
+   whoever keeps an older, wider request of its account over its cap, once that one has waited long.
 3. What is reserved for a class and idle goes to instant leases only, until one of the class asks.
-4. If the first wants more devices than a node has free, these are kept for it for a while; meanwhile they go
-   only to leases that end before.
+4. If the first wants more devices than a node has free, that which has enough soonest is kept for it; until
+   then its devices go only to leases that end before, and none idles for long.
 5. Nothing is taken from anybody for an offer: one that needs others' devices names its victims, and these
    hear of it when it is committed (``agent.gateway.core.preempting``).
 6. A request that has just come, or is asked for again, is tried on what is free now: whoever is before it
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from agent.gateway.core.admission import denied, fits, paused
+from agent.gateway.core.admission import denied, paused
 from agent.gateway.core.book import Offer
 from agent.gateway.core.change import Change
 from agent.gateway.core.fleet import Candidate
@@ -35,7 +36,8 @@ from agent.limits import (
     MAX_VICTIM_LOOKS,
     OFFER_TTL_S,
 )
-from federation.fairshare.caps import hold_for
+from federation.fairshare.caps import OverCap
+from federation.fairshare.hold import Hold, may_hold
 from federation.fairshare.line import Waiting
 
 
@@ -80,13 +82,14 @@ def _next(
     """Return the first of the line that can be served, and with what."""
     if _closed(change):
         return None
-    over: list[Waiting[Wish]] = []
+    over: list[tuple[Waiting[Wish], OverCap]] = []
     head: Waiting[Wish] | None = None
     rooms = MAX_VICTIM_LOOKS if may_preempt_now(change, supply) else 0
     looks = MAX_LINE_LOOKS if supply.free > 0 else rooms
     for waiting in islice(change.queue.walk(supply.deficits), looks):
-        if supply.over_cap(waiting) is not None:
-            over.append(waiting)
+        capped = supply.over_cap(waiting)
+        if capped is not None:
+            over.append((waiting, capped))
             continue
         if head is None:
             head = waiting
@@ -102,7 +105,9 @@ def _next(
             if room is not None:
                 return waiting, room.devices, room
         tried.add(waiting.key)
-    for waiting in over:
+    for waiting, capped in over:
+        if capped.older and head is not None:
+            continue  # its account would never come down to where its older request fits
         devices = _placed(change, supply, waiting)
         if devices:
             return waiting, devices, None
@@ -129,21 +134,18 @@ def _keep(change: Change, supply: Supply, head: Waiting[Wish]) -> None:
     supply.kept = before if before is not None and before.hold.key == head.key else None
     if head.devices == 1 or _placed(change, supply, head):
         return
-    hold = hold_for(
-        None if before is None else before.hold, head.key, change.now_s, change.law.caps.wide_hold_s
-    )
-    assert hold is not None
-    if before is not None and before.hold is hold:
-        return
-    request = head.wish.request
-    most_free = [
-        (-len(shelf.free), shelf.node)
-        for shelf in supply.shelves_for(request)
-        if sum(fits(request, one.device) for one in shelf.lent) >= head.devices
-    ]
-    if most_free:
-        change.hold = supply.kept = NodeHold(hold, min(most_free)[1])
-        change.due(hold.until_s)
+    limit_s = change.law.caps.wide_hold_s
+    if may_hold(None if before is None else before.hold, head.key, change.now_s, limit_s):
+        found = supply.soonest(head.wish.request)
+        if found is None:
+            return
+        before = NodeHold(Hold(head.key, found[0]), found[1])
+    assert before is not None, "nothing would be in the way of another hold"
+    shelf = supply.shelves.get(before.node)
+    hold = before.hold.seen(change.now_s, limit_s, idle=shelf is not None and bool(shelf.free))
+    change.hold = supply.kept = NodeHold(hold, before.node)
+    if hold.in_force(change.now_s):
+        change.due(hold.over_s)
 
 
 def _offer(

@@ -10,8 +10,8 @@ from agent.gateway.core.fleet import Fleet
 from agent.gateway.core.law import Law
 from agent.gateway.core.queue import Queue
 from agent.gateway.core.request import RequestKey
-from federation.fairshare.caps import Hold
 from federation.fairshare.charging import Charges
+from federation.fairshare.hold import Hold
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from agent.gateway.core.admission import denied, fits
@@ -14,11 +14,12 @@ from agent.gateway.core.fleet import Candidate, DeviceRef, Fleet
 from agent.gateway.core.placement import choose
 from agent.gateway.core.queue import Wish
 from agent.gateway.core.request import LeaseRequest, account_of
-from agent.limits import NODE_SILENCE_S
-from federation.fairshare.caps import UNHEARD_S, OverCap, may_backfill, over_cap
+from agent.limits import NODE_SILENCE_S, OFFER_TTL_S
+from federation.fairshare.caps import UNHEARD_S, OverCap, over_cap
+from federation.fairshare.hold import may_backfill
 from federation.fairshare.line import Waiting
 from federation.fairshare.reserve import Reserve, floors_of, reserve_class
-from federation.fairshare.standing import holdings_of
+from federation.fairshare.standing import Standing, holdings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +81,36 @@ class Supply:
         self.shelves = {**self.shelves, shelf.node: Shelf(shelf.node, shelf.lent, left)}
 
     def over_cap(self, waiting: Waiting[Wish]) -> OverCap | None:
-        """Return which share cap a request would exceed; all of one account and width exceed the same."""
+        """Return which share cap a request would exceed, or makes an older one of its account exceed.
+
+        Without the latter, an account's narrow requests would keep it from ever being served a wide one. All
+        of one account and width exceed the same.
+        """
         standing = self._change.law.standing
         if standing is None:
             return None
         alike = (waiting.account, waiting.devices)
         if alike not in self._caps:
-            held = self._change.held
-            # As if all was given lately, which is the most: whoever is below its cap then is so anyway.
-            over = over_cap(standing, *alike, held, held, self._here)
-            if over is not None:
-                over = over_cap(standing, *alike, held, self._given_lately(), self._here)
-            self._caps[alike] = over
+            over = self._over(standing, *alike)
+            self._caps[alike] = over if over is not None else self._older_over(standing, waiting)
         return self._caps[alike]
+
+    def _over(self, standing: Standing, account: str, devices: int) -> OverCap | None:
+        held = self._change.held
+        # As if all was given lately, which is the most: whoever is below its cap then is so anyway.
+        if over_cap(standing, account, devices, held, held, self._here) is None:
+            return None
+        return over_cap(standing, account, devices, held, self._given_lately(), self._here)
+
+    def _older_over(self, standing: Standing, waiting: Waiting[Wish]) -> OverCap | None:
+        """Return the cap that the account's oldest request exceeds, if that is wider and has aged."""
+        oldest = next(iter(self._change.queue.line.accounts.get(waiting.account, ())), None)
+        if oldest is None or oldest.devices <= waiting.devices:
+            return None
+        if self._change.now_s - oldest.wish.since_s < standing.policy.caps.max_wait_s:
+            return None
+        over = self._over(standing, oldest.account, oldest.devices)
+        return None if over is None else replace(over, older=oldest.devices)
 
     def _given_lately(self) -> Mapping[str, int]:
         """Return by account, and path above it, the devices of which other donors may not know yet."""
@@ -155,6 +173,27 @@ class Supply:
             usable = [one for one in usable if not _together(one, best)]
         return ()
 
+    def soonest(self, request: LeaseRequest) -> tuple[float, str] | None:
+        """Return when a node has enough devices that would do, and which node; ``None``: none ever has."""
+        found = []
+        for shelf in self.shelves_for(request):
+            free_s = sorted(self._free_s(one.ref) for one in shelf.lent if fits(request, one.device))
+            if len(free_s) >= request.devices:
+                found.append((free_s[request.devices - 1], shelf.node))
+        return min(found, default=None)
+
+    def _free_s(self, device: DeviceRef) -> float:
+        """Return when a device is free at the latest, as far as is known."""
+        change = self._change
+        holder = change.awaited.get(device) or change.taken.get(device)
+        if holder is None or holder in change.stopping:
+            return change.now_s
+        lease = change.leases.get(holder)
+        if lease is not None and lease.state is not LeaseState.WAITING:
+            return lease.granted_at_s + lease.terms.max_duration_s
+        held = lease or change.offers[holder]
+        return change.now_s + OFFER_TTL_S + held.terms.max_duration_s
+
     def _allowed(self, request: LeaseRequest, one: Candidate) -> bool:
         law = self._change.law
         if law.policy is None or not law.policy.deny:
@@ -164,9 +203,7 @@ class Supply:
     def keeps_for(self, waiting: Waiting[Wish]) -> bool:
         """Whether devices that come free are kept for a request."""
         kept = self.kept
-        return (
-            kept is not None and kept.hold.key == waiting.key and kept.hold.left_s(self._change.now_s) > 0.0
-        )
+        return kept is not None and kept.hold.key == waiting.key and kept.hold.in_force(self._change.now_s)
 
     def _is_kept(self, waiting: Waiting[Wish], node: str) -> bool:
         """Whether a node's free devices are kept for somebody else than a request."""

@@ -15,6 +15,8 @@ from agent.gateway.core.events import (
     OfferCommitted,
     Offered,
     PolicyChanged,
+    Released,
+    RunnerEnded,
     StandingChanged,
 )
 from agent.gateway.core.explain import OUTCOMES, explain, outcome_of, place_now, without
@@ -40,6 +42,7 @@ from federation.fairshare.usage import by_node
 from federation.policy.policy import AccountRule, Caps, ClassRule, Data, Lend, Policy, PurposeRule
 
 NOW_S = 1000.0
+AGES_S = 20.0
 
 
 def _account(path: str, *classes: str) -> AccountRule:
@@ -139,6 +142,17 @@ def _capped_unheard() -> State:
     return asks(state, MINE)
 
 
+def _behind_a_wide_one(age_s: float = AGES_S) -> State:
+    """Two leases of three at most; the account's older request for two would exceed that, mine would not."""
+    policy = replace(CAPPED, caps=Caps(over_share_permille=1500, max_wait_s=int(AGES_S)))
+    state, _ = step(site(policy, 4), StandingChanged(standing(policy, c=50), NOW_S))
+    for name, account in (("a", "/uni-b"), ("b", "/uni-b"), ("c", "/uni-c"), ("d", "/uni-c")):
+        state = asks(state, request(name, account))
+    wide = replace(request("wide"), devices=2)
+    state, _ = step(state, OfferAsked(wide, "o-wide", NOW_S - age_s))
+    return asks(asks(state, request("other", "/uni-c")), MINE)
+
+
 def _reserved() -> State:
     return asks(asks(site(RESERVING, 2), request("a")), MINE)
 
@@ -166,6 +180,7 @@ WORLDS: tuple[tuple[type[Reason], Callable[[], State]], ...] = (
     (EgressExhausted, _egress),
     (OverShareCap, _capped),
     (OverShareCap, _capped_unheard),
+    (OverShareCap, _behind_a_wide_one),
     (Reserved, _reserved),
     (LowerThan, _lower),
     (WaitingForReclaim, _reclaim),
@@ -191,7 +206,7 @@ def test_the_first_reason_decides(kind: type[Reason], world: Callable[[], State]
     assert freed == "offered"
 
 
-@pytest.mark.parametrize(("kind", "world"), WORLDS[:6], ids=[kind.code for kind, _ in WORLDS[:6]])
+@pytest.mark.parametrize(("kind", "world"), WORLDS[:7], ids=[kind.code for kind, _ in WORLDS[:7]])
 def test_a_reason_that_is_taken_away_is_gone(kind: type[Reason], world: Callable[[], State]) -> None:
     """Whoever asks again in the copy is not told it, and the copy fares no worse."""
     state = world()
@@ -203,6 +218,26 @@ def test_a_reason_that_is_taken_away_is_gone(kind: type[Reason], world: Callable
     assert not any(isinstance(one, kind) for one in again.reasons)
     before, after = (OUTCOMES.index(outcome_of(one, MINE.key, NOW_S)) for one in (state, copy))
     assert after >= before
+
+
+def test_a_wide_request_that_has_waited_long_is_not_outrun_by_its_own_account() -> None:
+    """Freed devices go to another account until it fits; before it has aged, the narrow one has them."""
+    for age_s, served in ((AGES_S, "other"), (AGES_S - 1.0, "mine")):
+        state = _behind_a_wide_one(age_s)
+        state, effects = step(state, Released(state_lease(state, "c"), "uni-c", "done", NOW_S))
+        (lease_id,) = state.book.stopping
+        state, more = step(state, RunnerEnded(lease_id, "stopped", NOW_S))
+        offered = [one.offer.request.id for one in (*effects, *more) if isinstance(one, Offered)]
+        assert offered == [served], age_s
+    place = place_now(_behind_a_wide_one(), MINE.key, NOW_S)
+    assert place is not None
+    assert place.reasons[0] == OverShareCap("/uni-b", 2, 3, 0, older=2)
+    assert place.reasons[0].sentence().endswith("3 are the most. Its older request for 2 comes first.")
+
+
+def state_lease(state: State, name: str) -> str:
+    """The lease of a request."""
+    return next(one.id for one in state.book.leases.values() if one.request.id == name)
 
 
 def test_a_trial_changes_nothing() -> None:

@@ -37,7 +37,7 @@ EACH: tuple[Reason, ...] = (
     ExceedsLimit("devices", 16, 8),
     DonorPaused("uni-a lends at night only.", 3600),
     EgressExhausted("uni-a", 10**12, 7200),
-    OverShareCap("/uni-b", 8, 8, 0),
+    OverShareCap("/uni-b", 8, 8, 0, 0),
     Reserved("student", 2),
     LowerThan("/uni-c", 400, 1600, 3),
     WaitingForReclaim(12),

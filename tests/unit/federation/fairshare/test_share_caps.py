@@ -1,20 +1,17 @@
-"""The over-share cap and the hold for wide requests."""
+"""The over-share cap."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.fairshare.caps import HOLD_PAUSES, Hold, OverCap, cap_of, hold_for, may_backfill, over_cap
+from federation.fairshare.caps import OverCap, cap_of, over_cap
 from federation.fairshare.standing import OpenLease, Standing, holdings_of, standing_of
 from federation.policy.policy import Policy
 
 EPOCH = 3_000_000
-WIDE = ("site", "wide")
-OTHER = ("site", "other")
 DONATED = st.integers(1, 64)
 Over = Callable[[Standing, str, int, Mapping[str, int]], OverCap | None]
 
@@ -151,42 +148,3 @@ def test_donors_that_have_not_heard_of_each_other_keep_the_cap_together(
     """I11: a newcomer whom all of them serve at once has its cap, and at most one device more from each."""
     _newcomer_law(over_cap, make_policy)()
     assert is_caught(_newcomer_law(_each_by_itself, make_policy))
-
-
-def test_a_hold_lasts_its_time_and_pauses() -> None:
-    """Then the devices are others', and the same request has no hold for three times as long."""
-    hold = hold_for(None, WIDE, 100.0, 900)
-    assert hold == Hold(WIDE, 100.0, 1000.0)
-    assert hold_for(hold, WIDE, 999.0, 900) is hold
-    assert hold.left_s(999.0) == 1.0
-    assert hold_for(hold, WIDE, 1000.0 + HOLD_PAUSES * 900 - 1, 900) is hold
-    assert hold.left_s(1000.0) == 0
-    again = hold_for(hold, WIDE, 1000.0 + HOLD_PAUSES * 900, 900)
-    assert again is not None
-    assert again.left_s(3700.0) == 900
-
-
-def test_another_head_has_another_hold() -> None:
-    """Whoever is first now; with nobody wide in front there is none."""
-    hold = hold_for(None, WIDE, 0.0, 900)
-    assert hold_for(hold, OTHER, 10.0, 900) == Hold(OTHER, 10.0, 910.0)
-    assert hold_for(hold, None, 10.0, 900) is None
-
-
-@pytest.mark.parametrize(
-    ("key", "duration_s", "now_s", "may"),
-    [
-        (OTHER, 100, 0.0, True),
-        (OTHER, 901, 0.0, False),
-        (OTHER, 600, 301.0, False),
-        (OTHER, 0, 0.0, False),
-        (OTHER, 0, 900.0, True),
-        (WIDE, 0, 0.0, True),
-    ],
-)
-def test_only_what_ends_within_a_hold_is_let_past(
-    key: tuple[str, str], duration_s: int, now_s: float, may: bool
-) -> None:
-    """A lease without an end would outlast it; the one it is held for goes in."""
-    assert may_backfill(Hold(WIDE, 0.0, 900.0), key, duration_s, now_s) is may
-    assert may_backfill(None, key, duration_s, now_s)
