@@ -91,10 +91,13 @@ def test_the_end_of_its_terminal_ends_an_agent_in_order(tmp_path: Path, until: U
                 os.read(ours, 1 << 16)  # a terminal that nobody reads would stop it
             return paths.admin_socket.exists() and paths.node_socket.exists()
 
-        until(is_ready, "the agent is ready")
-        os.close(ours)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(60) == 0
+        try:
+            until(is_ready, "the agent is ready")
+            os.close(ours)
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert [path.name for path in paths.run_dir.iterdir()] == ["serve.lock"]
 
 

@@ -243,9 +243,12 @@ def test_a_reclaim_that_somebody_else_undoes_says_so(start: Start, make_model: M
         talking(granted),
         subprocess.Popen([sys.executable, "-m", "agent", *words], stderr=subprocess.PIPE, text=True) as waits,
     ):
-        until(lambda: lease(one, granted.lease.id).state == "draining", "the lease has notice")
-        assert one.cli("donate", "cpu0").returncode == 0
-        _, err = waits.communicate(timeout=60)
+        try:
+            until(lambda: lease(one, granted.lease.id).state == "draining", "the lease has notice")
+            assert one.cli("donate", "cpu0").returncode == 0
+            _, err = waits.communicate(timeout=60)
+        finally:
+            waits.kill()
         assert waits.returncode == 1
         assert "cpu0 was lent again meanwhile" in err
         until(lambda: lease(one, granted.lease.id).state == "active", "the lease goes on")
