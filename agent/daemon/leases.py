@@ -16,14 +16,15 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Emit, LeaseEnd, Order
 from agent.daemon.fence import FencedPipe
+from agent.daemon.notices import Notices
 from agent.daemon.parts import Runner
 from agent.daemon.pipes import Pipe, StreamPipe
 from agent.daemon.relay import HOST, Relay
@@ -81,7 +82,7 @@ class Leases:
         self._here = here
         self._devices = devices
         self._grace_s = grace_s
-        self._writing: set[asyncio.Task[None]] = set()
+        self._notices = Notices(store, self._begin_end)
         self._open: dict[str, OpenLease] = {}
         self._ending: dict[str, OpenLease] = {}
         self._stopping = False
@@ -198,47 +199,18 @@ class Leases:
 
         One that does not answer yet has begun nothing: it ends now.
         """
-        lease, who = self._open.get(lease_id), _notifier(for_owner=for_owner)
-        if lease is None or who in lease.notices:
-            return
-        first = not lease.notices
-        lease.notices[who] = reason
-        if not first:
-            return  # it hears that it ends once
-        lease.for_owner = for_owner
-        if lease.runner is None or lease.record.state not in ("active", "draining"):
-            self._begin_end(lease_id, reason)
-            return
-        _log.info("lease %s ends in %.0f s: %s", lease_id, left_s, reason)
-        lease.undraining = None
-        self._note(lease_id, lease, "draining", reason)
-        self._beside(lease.runner.drain(left_s))
+        lease = self._open.get(lease_id)
+        if lease is not None:
+            self._notices.give(lease, _notifier(for_owner=for_owner), left_s, reason)
 
     def withdraw(self, lease_id: str, *, for_owner: bool = False) -> None:
         """Take back a notice of the owner's, or of the gateway's; returns at once.
 
-        The lease goes on once its runner has said so, unless the other one's notice stands. A runner that has
-        begun to end cannot be held: then the lease ends as it was told.
+        The lease goes on once its runner has said so, unless the other one's notice stands.
         """
         lease = self._open.get(lease_id)
-        if lease is None or lease.notices.pop(_notifier(for_owner=for_owner), None) is None:
-            return
-        for who, reason in lease.notices.items():
-            lease.for_owner = who == "owner"
-            self._note(lease_id, lease, "draining", reason)
-        if not lease.notices and lease.runner is not None:
-            lease.undraining = self._beside(self._undrain(lease_id, lease, lease.runner))
-
-    async def _undrain(self, lease_id: str, lease: OpenLease, runner: Runner) -> None:
-        serves = await runner.undrain()
-        if self._open.get(lease_id) is not lease:
-            return
-        if not serves:
-            self._begin_end(lease_id, lease.notice)
-        elif lease.undraining is asyncio.current_task():
-            _log.info("lease %s goes on after all", lease_id)
-            lease.for_owner = False
-            self._note(lease_id, lease, "active", "")
+        if lease is not None:
+            self._notices.withdraw(lease, _notifier(for_owner=for_owner))
 
     def kill(self, lease_id: str, reason: str) -> None:
         """End a lease and its runner at once, for the owner of its devices; returns at once."""
@@ -260,23 +232,6 @@ class Leases:
         """Return the record of a lease of which something is left here."""
         lease = self._open.get(lease_id) or self._ending.get(lease_id)
         return lease.record if lease is not None else None
-
-    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        return task
-
-    def _note(self, lease_id: str, lease: OpenLease, state: str, notice: str) -> None:
-        lease.notice = notice
-        lease.record = replace(lease.record, state=state, reason=notice)
-        self._beside(self._write(lease_id, lease.record))
-
-    async def _write(self, lease_id: str, record: LeaseRecord) -> None:
-        try:
-            await self._store.put_lease(record)
-        except StateError as error:
-            _log.error("lease %s is %s, not so on disk: %s", lease_id, record.state, error.message)
 
     # --- its life -----------------------------------------------------------------------------------------
 
@@ -376,7 +331,7 @@ class Leases:
         self._stopping = True
         every = [*self._open, *self._ending]
         await asyncio.gather(*(self._end(lease_id, "the agent stopped") for lease_id in every))
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        await self._notices.settle()
 
     async def _watch(self, lease_id: str, runner: Runner) -> None:
         await runner.ended.wait()
