@@ -144,6 +144,7 @@ class Reclaims(RuleBasedStateMachine):
         self.demand_s: float | None = None
         self.grace_s = 0.0
         self.alive: set[str] = set()
+        self.promised: set[str] = set()
         self.seen_free = False
         self.names = 0
 
@@ -158,11 +159,12 @@ class Reclaims(RuleBasedStateMachine):
                     assert self.demand_s is None
                     self.demand_s = self.now_s
                     self.grace_s = max(was.guests.values(), default=0.0)
+                    self.promised = set(was.guests)  # whoever slips in later was promised nothing
                     self.seen_free = False
                 case Notify(_, deadline_s):
                     assert self.demand_s is not None
                     assert deadline_s <= self.demand_s + self.grace_s
-                case Kill(lease_id) if lease_id in was.guests and self.demand_s is not None:
+                case Kill(lease_id) if lease_id in self.promised and self.demand_s is not None:
                     assert self.now_s >= self.demand_s + self.grace_s, "killed within its grace"
                 case HandedOver(_, doubt):
                     assert self.demand_s is not None
