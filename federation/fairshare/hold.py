@@ -2,8 +2,8 @@
 
 Rules: from what its leases may last at most, it is known when enough devices of a node will be free. Until
 then what comes free there goes to leases only that have ended by then: as long as such are waiting, keeping
-costs nothing. Where none are, a device idles for ``wide_hold_s`` at a stretch; then the hold is given up, and the
-same request has its next one after ``HOLD_PAUSES`` times as long.
+costs nothing. Where none are, a device idles for ``wide_hold_s`` at a stretch; then the hold is given up, and
+the same request has its next one after ``HOLD_PAUSES`` times as long.
 
 Source: EASY backfilling (D. Lifka, The ANL/IBM SP Scheduling System, 1995); the bound on idling is our own.
 """
@@ -17,7 +17,7 @@ from typing import Final
 from federation.fairshare.line import Key
 
 HOLD_PAUSES: Final = 3
-"""Where no short leases come in between, a device idles a quarter of the time for a request at most."""
+"""Where no short leases come in between, a device idles for it a quarter of the time at most."""
 HOLD_SLACK_S: Final = 60.0
 """A hold outlives the last lease by so much: what ran there may take a while to stop."""
 
