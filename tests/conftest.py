@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,14 @@ settings.load_profile("shared-machine")
 # Started in the background of a script, the suite would hand on that Ctrl-C is ignored; programs under test
 # are to be told by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests are no packages: a module that several of them share is imported by its file's name alone.
+SHARED = {
+    "integration/federation": ("institutions", "site_nodes"),
+}
+for folder, modules in SHARED.items():
+    pytest.register_assert_rewrite(*modules)
+    sys.path.append(str(Path(__file__).parent / folder))
 
 MIB = 1 << 20
 

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import institutions
 import pytest
-
-
-def _load(name: str) -> Any:
-    # Tests are no packages, so what they share has no name to import it by.
-    if name not in sys.modules:
-        specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert specification is not None
-        assert specification.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-site_nodes, institutions = map(_load, ("site_nodes", "institutions"))
+import site_nodes
 
 
 @pytest.fixture(name="until", scope="session")
 def until_fixture() -> Callable[..., Any]:
     """Hand out ``until(condition, what, deadline_s)``."""
-    return site_nodes.until  # type: ignore[no-any-return]
+    return site_nodes.until
 
 
 @pytest.fixture(name="say", scope="session")
 def say_fixture() -> Callable[..., bytes]:
     """Hand out ``say(granted, data)``."""
-    return institutions.say  # type: ignore[no-any-return]
+    return institutions.say
 
 
 @pytest.fixture
@@ -52,6 +38,15 @@ def shared_federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
     """Make a consortium without sites for the tests of a module."""
     with institutions.consortium_in(tmp_path_factory.mktemp("consortium")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def two_sites(shared_federation: Any) -> tuple[Any, Any]:
+    """Found north and south, each with a node that lends a device, and have them hear of each other."""
+    north = shared_federation.found(shared_federation.node("n1", "north"))
+    south = shared_federation.found(shared_federation.node("s1", "south"))
+    shared_federation.acquaint(north, south)
+    return north, south
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,25 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from site_nodes import DEADLINE_S, SiteNode, until  # by the loader in conftest.py
+from site_nodes import DEADLINE_S, SiteNode, until
 
 from agent.local.views import GrantedView
 from pyrdma.errors import Error
+
+POLICY = """\
+kind: consortium
+version: 1
+name: demo
+effective_at: {effective_at}
+accounts:
+  north: {{weight: 1, open: true}}
+  south: {{weight: 1, open: true}}
+purposes:
+  research: {{factor: 1, claimants: [any]}}
+device_classes:
+  cpu: 0.5
+"""
+"""A policy by which north and south share alike, for ``Federation.policy``; a test adds what it is about."""
 
 
 class Federation:
@@ -105,8 +120,7 @@ class Federation:
         )
 
         def in_force() -> bool:
-            for one in gateways:
-                one.call(lambda client: client.refresh())
+            refresh(*gateways)
             return all(one.call(lambda client: client.queue()).consortium for one in gateways)
 
         until(in_force, "the policy counts")
@@ -162,10 +176,20 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def refresh(*gateways: SiteNode) -> None:
+    """Have these gateways ask their neighbours and the registry now."""
+    for one in gateways:
+        one.call(lambda client: client.refresh())
+
+
+def port_of(granted: GrantedView) -> int:
+    """Return the port of loopback at which a lease answers its borrower."""
+    return int(granted.endpoint.split(":")[2].split("/")[0])
+
+
 def say(granted: GrantedView, data: bytes) -> bytes:
     """Send bytes through a lease's port; return what comes back until the other side ends."""
-    port = int(granted.endpoint.split(":")[2].split("/")[0])
-    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(granted)), timeout=DEADLINE_S) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         parts = []

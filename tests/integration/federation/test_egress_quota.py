@@ -7,20 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from institutions import POLICY
 
 MIB = 1 << 20
-POLICY = """\
-kind: consortium
-version: 1
-name: demo
-effective_at: {effective_at}
-accounts:
-  north: {{weight: 1, open: true}}
-  south: {{weight: 1, open: true}}
-purposes:
-  research: {{factor: 1, claimants: [any]}}
-device_classes:
-  cpu: 0.5
+QUOTA = """\
 data:
   egress_per_day: 60MB
 """
@@ -28,16 +18,13 @@ data:
 
 @pytest.fixture(scope="module")
 def sites(
-    shared_federation: Any, make_model: Callable[..., Path], until: Callable[..., Any]
+    shared_federation: Any, two_sites: tuple[Any, Any], make_model: Callable[..., Path]
 ) -> tuple[Any, Any]:
     """North has two images of 40 MiB and may send 60 MB a day; south pulls."""
-    federation = shared_federation
-    north = federation.found(federation.node("n1", "north"))
-    south = federation.found(federation.node("s1", "south"))
-    federation.acquaint(north, south)
+    north, south = two_sites
     for at, name in enumerate(("first", "second")):
         north.publish(make_model(name, seed=at, nbytes=40 * MIB), name)
-    federation.policy(POLICY, north, south)
+    shared_federation.policy(POLICY + QUOTA, north, south)
     return north, south
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from institutions import refresh
 
 from agent.local.queue_views import QueueView
 from agent.local.views import GrantedView
@@ -42,11 +43,6 @@ deny:
 def queue_of(node: Any) -> QueueView:
     view: QueueView = node.call(lambda client: client.queue())
     return view
-
-
-def refresh(*gateways: Any) -> None:
-    for one in gateways:
-        one.call(lambda client: client.refresh())
 
 
 class Asking(threading.Thread):

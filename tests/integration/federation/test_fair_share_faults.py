@@ -11,31 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from institutions import POLICY, refresh
 
 from agent.local.views import GrantedView
 
-POLICY = """\
-kind: consortium
-version: 1
-name: demo
-effective_at: {effective_at}
-accounts:
-  north: {{weight: 1, open: true}}
-  south: {{weight: 1, open: true}}
-purposes:
-  research: {{factor: 1, claimants: [any]}}
-device_classes:
-  cpu: 0.5
+TERMS = """\
 lend:
   grace: 1s
   min_runtime: 15min
 """
 Sites = tuple[Any, Any, Any]
-
-
-def refresh(*gateways: Any) -> None:
-    for one in gateways:
-        one.call(lambda client: client.refresh())
 
 
 def receipts(gateway: Any, granted: GrantedView) -> dict[str, Any]:
@@ -45,9 +30,7 @@ def receipts(gateway: Any, granted: GrantedView) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sites(
-    shared_federation: Any, make_model: Callable[..., Path], until: Callable[..., Any]
-) -> tuple[Any, Any, Any]:
+def sites(shared_federation: Any, make_model: Callable[..., Path]) -> Sites:
     """North's gateway lends what its node has; south borrows; a policy is in force."""
     federation = shared_federation
     gateway = federation.found(federation.node("n1", "north"), "--no-donate")
@@ -55,7 +38,7 @@ def sites(
     south = federation.found(federation.node("s1", "south"), "--no-donate")
     federation.acquaint(gateway, south)
     node.publish(make_model("m"), "m")
-    federation.policy(POLICY, gateway, south)
+    federation.policy(POLICY + TERMS, gateway, south)
     return gateway, node, south
 
 

@@ -14,32 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from institutions import POLICY, port_of
 
 from agent.errors import UnknownModelError
 
-POLICY = """\
-kind: consortium
-version: 1
-name: demo
-effective_at: {effective_at}
-accounts:
-  north: {{weight: 1, open: true}}
-  south: {{weight: 1, open: true}}
-purposes:
-  research: {{factor: 1, claimants: [any]}}
-device_classes:
-  cpu: 0.5
-lend:
-  grace: 10min
-"""
 Make = Callable[..., Path]
 Until = Callable[..., Any]
 
 
 def connect(granted: Any) -> socket.socket:
     """Open a connection to a lease's port; its runner has answered once."""
-    port = int(granted.endpoint.split(":")[2].split("/")[0])
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", port_of(granted)), timeout=60)
     connection.sendall(b"hello")
     assert connection.recv(100) == b"hello"
     return connection
@@ -54,8 +39,7 @@ def run(asker: Any, **where: str) -> Any:
 
 def first_answer(granted: Any) -> bytes:
     """Return what a new connection to a lease's port gets first."""
-    port = int(granted.endpoint.split(":")[2].split("/")[0])
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(granted)), timeout=60) as connection:
         connection.sendall(b"hello")
         return connection.recv(100)
 
@@ -130,7 +114,7 @@ def test_an_owner_that_gives_up_in_time_lets_its_guest_go_on_on_both_sides(
     s1 = federation.found(federation.node("s1", "south"), "--no-donate")
     federation.acquaint(n1, s1)
     n2.publish(make_model("m"), "m")
-    federation.policy(POLICY, n1, s1)
+    federation.policy(POLICY + "lend:\n  grace: 10min\n", n1, s1)
     granted = until(lambda: run(s1, site="north", node="n2"), "the lease runs on n2")
     lease_id, pid = granted.lease.id, n2.lease(granted.lease.id).pid
     with connect(granted) as connection:

@@ -7,19 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from institutions import POLICY
 
-POLICY = """\
-kind: consortium
-version: 1
-name: demo
-effective_at: {effective_at}
-accounts:
-  north: {{weight: 1, open: true}}
-  south: {{weight: 1, open: true}}
-purposes:
-  research: {{factor: 1, claimants: [any]}}
-device_classes:
-  cpu: 0.5
+RULES = """\
 models:
   licences: [mit]
   rules:
@@ -37,13 +27,10 @@ def publish(node: Any, folder: Path, name: str, *options: str) -> None:
 
 @pytest.fixture(scope="module")
 def sites(
-    shared_federation: Any, make_model: Callable[..., Path], until: Callable[..., Any]
+    shared_federation: Any, two_sites: tuple[Any, Any], make_model: Callable[..., Path]
 ) -> tuple[Any, Any]:
     """North lends and has published three models; south borrows, and holds one of them under its own name."""
-    federation = shared_federation
-    north = federation.found(federation.node("n1", "north"))
-    south = federation.found(federation.node("s1", "south"))
-    federation.acquaint(north, south)
+    north, south = two_sites
     secret, stated = make_model("secret", seed=1), make_model("stated", seed=2)
     (stated / "README.md").write_text("---\nlicense: MIT\n---\n# A model\n")
     publish(north, secret, "secret", "--licence", "MIT")
@@ -51,8 +38,8 @@ def sites(
     publish(north, make_model("closed", seed=3), "closed", "--licence", "proprietary")
     publish(south, secret, "alias", "--licence", "mit")
     lists = [str(one.paths.site_dir / f"{one.site}.models.json") for one in (north, south)]
-    federation.sign(*(word for path in lists for word in ("--models", path)))
-    federation.policy(POLICY, north, south)
+    shared_federation.sign(*(word for path in lists for word in ("--models", path)))
+    shared_federation.policy(POLICY + RULES, north, south)
     return north, south
 
 
