@@ -6,13 +6,14 @@ import asyncio
 import base64
 import struct
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from agent.runner.app import build_app
+from agent.runner.app import Gate, build_app
 from agent.runner.limits import MAX_BODY_BYTES, MAX_OPEN_REQUESTS
 
 pytestmark = pytest.mark.asyncio
@@ -60,12 +61,17 @@ class EchoEngine:
         yield "data: two\n\n"
 
 
-def client(engine: EchoEngine | None = None, key: str = KEY) -> httpx.AsyncClient:
-    """Return a client of an app around an engine."""
-    transport = httpx.ASGITransport(app=build_app(engine or EchoEngine(), KEY), raise_app_exceptions=False)
+def client_of(gate: Gate) -> httpx.AsyncClient:
+    """Return a client of an app that has its key."""
+    transport = httpx.ASGITransport(app=gate, raise_app_exceptions=False)
     return httpx.AsyncClient(
-        transport=transport, base_url="http://runner", headers={"authorization": f"Bearer {key}"}
+        transport=transport, base_url="http://runner", headers={"authorization": f"Bearer {KEY}"}
     )
+
+
+def client(engine: EchoEngine | None = None) -> httpx.AsyncClient:
+    """Return a client of an app around an engine."""
+    return client_of(build_app(engine or EchoEngine(), KEY))
 
 
 @pytest.mark.parametrize(
@@ -207,18 +213,31 @@ async def test_a_model_is_not_asked_for_what_it_cannot_do() -> None:
     assert chat.json()["error"]["code"] == embed.json()["error"]["code"] == "unsupported_by_model"
 
 
-async def test_a_lease_that_has_notice_finishes_what_is_open_and_takes_nothing_new() -> None:
-    """New requests hear 503 with a sentence and when to come again; the last open one drains it."""
+class OpenChat(NamedTuple):
+    """One chat that its engine is at, behind a gate."""
+
+    engine: EchoEngine
+    gate: Gate
+    http: httpx.AsyncClient
+    answer: asyncio.Task[httpx.Response]
+
+
+@asynccontextmanager
+async def open_chat() -> AsyncIterator[OpenChat]:
+    """Begin a chat; its engine answers once ``go_on`` is set."""
     engine = EchoEngine()
-    gate = build_app(engine, KEY)
     engine.go_on.clear()
-    transport = httpx.ASGITransport(app=gate)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://runner", headers={"authorization": f"Bearer {KEY}"}
-    ) as http:
-        open_one = asyncio.create_task(http.post("/v1/chat/completions", json=TURN))
+    gate = build_app(engine, KEY)
+    async with client_of(gate) as http:
+        answer = asyncio.create_task(http.post("/v1/chat/completions", json=TURN))
         while not engine.waiting:
             await asyncio.sleep(0)
+        yield OpenChat(engine, gate, http, answer)
+
+
+async def test_a_lease_that_has_notice_finishes_what_is_open_and_takes_nothing_new() -> None:
+    """New requests hear 503 with a sentence and when to come again; the last open one drains it."""
+    async with open_chat() as (engine, gate, http, open_one):
         gate.drain(8.5)
         assert not gate.drained.is_set()
         refused = await http.post("/v1/chat/completions", json=TURN)
@@ -232,16 +251,7 @@ async def test_a_lease_that_has_notice_finishes_what_is_open_and_takes_nothing_n
 
 async def test_a_lease_whose_notice_is_withdrawn_takes_requests_again() -> None:
     """What was open goes on through both, and its end drains nothing."""
-    engine = EchoEngine()
-    gate = build_app(engine, KEY)
-    engine.go_on.clear()
-    transport = httpx.ASGITransport(app=gate)
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://runner", headers={"authorization": f"Bearer {KEY}"}
-    ) as http:
-        open_one = asyncio.create_task(http.post("/v1/chat/completions", json=TURN))
-        while not engine.waiting:
-            await asyncio.sleep(0)
+    async with open_chat() as (engine, gate, http, open_one):
         gate.drain(8.5)
         gate.undrain()
         engine.go_on.set()
