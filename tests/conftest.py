@@ -28,7 +28,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests are no packages: a module that several of them share is imported by its file's name alone.
 SHARED = {
+    ".": ("waiting",),
     "integration/federation": ("institutions", "site_nodes"),
+    "unit/gateway": ("donor_site",),
 }
 for folder, modules in SHARED.items():
     pytest.register_assert_rewrite(*modules)
