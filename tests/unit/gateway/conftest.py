@@ -1,14 +1,19 @@
-"""A site's trust in others, as tests of the gateway's shell need it."""
+"""A site's trust in others, and a gateway that borrows from them, as tests of the gateway's shell need it."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from borrowing_gateway import MODELS, Bench, Donor, Sites
 
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust
+from agent.state import SiteStore, StateFile
 from federation.identity.authority import SiteAuthority
 from federation.registry.documents import GatewayAddress, SiteDocument
 from federation.registry.membership import Membership, ModelBinding
@@ -71,3 +76,25 @@ def membership(authorities: Callable[[str], bytes]) -> Callable[..., Membership]
 def trust(authorities: Callable[[str], bytes]) -> Trust:
     """What uni-a's gateway believes; it knows no other site yet."""
     return Trust(CONFIG, authorities("uni-a"), lambda node: True)
+
+
+@pytest.fixture
+def sites(tmp_path: Path, trust: Trust, membership: Callable[..., Membership]) -> Sites:
+    """Open a gateway of uni-a that has heard of some other sites."""
+
+    @asynccontextmanager
+    async def opened(*names: str) -> AsyncIterator[Bench]:
+        trust.learn(membership("uni-a", *names, models=MODELS))
+        file = await StateFile.open(tmp_path / "state.sqlite3")
+        bench = Bench(trust, file, await SiteStore.of(file))
+        bench.others = {name: Donor(name) for name in names}
+        bench.neighbours.learn()
+        await bench.neighbours.ask_all()
+        try:
+            yield bench
+        finally:
+            await bench.broker.close()
+            await file.close()
+            assert [one for one in asyncio.all_tasks() if one is not asyncio.current_task()] == []
+
+    return opened
