@@ -30,6 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED = {
     ".": ("waiting",),
     "integration/federation": ("institutions", "site_nodes"),
+    "unit/agent": ("borrowing_node", "lending_node"),
     "unit/gateway": ("borrowing_gateway", "donor_site", "lease_steps"),
 }
 for folder, modules in SHARED.items():
