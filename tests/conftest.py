@@ -29,8 +29,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests are no packages: a module that several of them share is imported by its file's name alone.
 SHARED = {
     ".": ("waiting",),
+    "integration": ("cache_pulls",),
     "integration/federation": ("institutions", "site_nodes"),
     "unit/agent": ("borrowing_node", "lending_node"),
+    "unit/federation/registry": ("registry_attacks",),
     "unit/gateway": ("borrowing_gateway", "donor_site", "lease_steps"),
 }
 for folder, modules in SHARED.items():
