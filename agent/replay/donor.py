@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from agent.gateway.core.asked import has_place
 from agent.gateway.core.book import Lease
 from agent.gateway.core.events import Effect, Event, NodeHeard, RunnerEnded
 from agent.gateway.core.fleet import Device, DeviceRef, Fleet, Heard, NodeReport
@@ -150,6 +151,10 @@ class DonorSite:
             promised = index.taken.keys() | index.awaited.keys()
             self._lent_free = self._lent - list(map(hands.get, promised)).count("lent")
         return self._lent_free
+
+    def has_place(self, account: str) -> bool:
+        """Whether an account has fewer requests in the queue here than it may have."""
+        return has_place(self.state.queue, self.state.law, account)
 
     def report(self, node: str) -> NodeHeard:
         """Return what a node would report now."""

@@ -2,9 +2,9 @@
 
 What is real: every decision of a donor (``core.leases.step``, one state a donor), charges, decay and
 standings (``federation.fairshare``). What is made: time, borrowers, nodes, and how books travel. Left out,
-since it decides nothing: renewals, reports of nodes on which nothing changed, and a borrower's asking again
-for a place that it has. A borrower takes the first offer, its own site's before others, and withdraws from
-all other donors in the same moment.
+since it decides nothing: renewals, reports of nodes on which nothing changed, a borrower's asking again for a
+place that it has, or where its account still has as many as it may. A borrower takes the first offer, its own
+site's before others, and withdraws from all other donors in the same moment.
 
 The same trace, policy and world give the same outcome, event by event.
 """
@@ -74,6 +74,7 @@ class _Asking:
         asked: the donors that it is out at.
         answers: by donor, why it will never serve it.
         again: a donor has no place for it at the moment.
+        turned_away: the donors that had none before.
         taking: an offer is being committed.
         run: its lease.
     """
@@ -85,6 +86,7 @@ class _Asking:
     asked: dict[str, DonorSite] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     again: bool = False
+    turned_away: set[str] = field(default_factory=set)
     taking: bool = False
     run: Run | None = None
 
@@ -196,7 +198,7 @@ class Simulation:
 
     def _ask_anew(self, asking: _Asking) -> None:
         self._askings[asking.request.id] = asking
-        asking.asked, asking.answers = {}, {}
+        asking.asked, asking.answers, asking.turned_away = {}, {}, set()
         asking.taking, asking.run = False, None
         self.agenda.at(self.agenda.now_s, self._ask_further, asking, asking.number)
 
@@ -206,6 +208,9 @@ class Simulation:
             return
         further = self._further(asking)
         for donor in further[: self._world.donors_asked]:
+            if donor.site in asking.turned_away and not donor.has_place(asking.job.account):
+                asking.again = True
+                continue
             asking.asked[donor.site] = donor
             offer_id = f"{asking.request.id}-{asking.number}-{donor.site}"
             self._feed(donor, OfferAsked(asking.request, offer_id, self.agenda.now_s))
@@ -275,6 +280,7 @@ class Simulation:
                     asking.answers[donor.site] = refused.code
                 elif asking is not None:
                     del asking.asked[donor.site]  # it may serve later, and is asked again later
+                    asking.turned_away.add(donor.site)
                     asking.again = True
             case OfferCommitted(offer_id=offer_id):
                 raise InternalError(
@@ -442,10 +448,7 @@ class Simulation:
                 self._carry_out(to, given, effect)
             if isinstance(given, RunnerEnded):
                 self._gone(to, given.lease_id)
-            due_s = to.due_s()
-            if due_s is not None and due_s < self._ticks.get(to.site, math.inf):
-                self._ticks[to.site] = due_s
-                self.agenda.at(due_s, self._tick, to, due_s)
+            self._look_later(to)
         self._feeding = False
 
     def _carry_out(self, donor: DonorSite, event: Event, effect: Effect) -> None:
@@ -467,10 +470,22 @@ class Simulation:
             case _:
                 assert_never(effect)
 
-    def _tick(self, donor: DonorSite, due_s: float) -> None:
-        if self._ticks.get(donor.site) == due_s:
-            del self._ticks[donor.site]
-            self._feed(donor, Tick(self.agenda.now_s))
+    def _look_later(self, donor: DonorSite) -> None:
+        """Have a donor's core look again when something is due by time alone."""
+        due_s = donor.due_s()
+        if due_s is not None and due_s < self._ticks.get(donor.site, math.inf):
+            self._ticks[donor.site] = due_s
+            self.agenda.at(due_s, self._tick, donor, due_s)
+
+    def _tick(self, donor: DonorSite, at_s: float) -> None:
+        if self._ticks.get(donor.site) != at_s:
+            return  # it looks before then
+        del self._ticks[donor.site]
+        due_s = donor.due_s()
+        if due_s is not None and due_s <= at_s:
+            self._feed(donor, Tick(at_s))
+        else:
+            self._look_later(donor)  # what was due then has ended
 
     def _cut(self) -> None:
         """Count what is open at the end of the span as far as it has come; work in hand counts as kept."""

@@ -12,10 +12,11 @@ from dataclasses import replace
 from agent.gateway.core.admission import No, classed, refuses
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import OfferAsked, Offered, Queued, Refuse, Withdrawn
+from agent.gateway.core.law import Law
 from agent.gateway.core.places import place_of
-from agent.gateway.core.queue import waiting_of
+from agent.gateway.core.queue import Queue, waiting_of
 from agent.gateway.core.request import LeaseRequest, Refused, account_of
-from agent.gateway.core.serving import serve, serve_one
+from agent.gateway.core.serving import serve, serve_at_once, serve_one
 from agent.gateway.core.supply import Supply
 from agent.limits import MAX_QUEUE, MAX_QUEUE_OF_INSTITUTION, MAX_SITE_LEASES
 from federation.fairshare.accounts import ancestors
@@ -52,6 +53,7 @@ def _wait(change: Change, event: OfferAsked, request: LeaseRequest) -> None:
     """Have a request in line, and answer with what it gets."""
     waiting = change.queue.get(request.key)
     known = waiting is not None
+    supply, before = Supply(change), len(change.effects)
     if waiting is None:
         waiting = waiting_of(
             request,
@@ -59,10 +61,11 @@ def _wait(change: Change, event: OfferAsked, request: LeaseRequest) -> None:
             since_unix_s=change.law.unix(change.now_s),
             claims=change.queue.ranked is not None,
         )
+        if serve_at_once(change, waiting, supply, event.offer_id):
+            return
         change.queue = change.queue.entered(waiting, event.offer_id, change.now_s)
     else:
         change.queue = change.queue.asked(request.key, event.offer_id, change.now_s)
-    supply, before = Supply(change), len(change.effects)
     if change.look:
         serve(change)
     else:
@@ -91,6 +94,11 @@ def withdraw_request(change: Change, event: Withdrawn) -> None:
         change.look = True  # whoever only waited kept nothing from the others
 
 
+def has_place(queue: Queue, law: Law, account: str) -> bool:
+    """Whether an account has fewer requests in the queue than it may have."""
+    return len(queue.line.of_account(account)) < law.caps.max_requests
+
+
 def _same(one: LeaseRequest, other: LeaseRequest) -> bool:
     return one == other or replace(one, classes=other.classes) == other
 
@@ -111,12 +119,13 @@ def _held(change: Change, request: LeaseRequest) -> No | None:
 
 def _no_room(change: Change, request: LeaseRequest) -> No | None:
     """Return why the queue takes no further request, or none of this account."""
-    most = change.law.caps.max_requests
-    waiting = len(change.queue.line.of_account(account_of(request)))
-    if waiting >= most:
+    account = account_of(request)
+    if not has_place(change.queue, change.law, account):
+        most = change.law.caps.max_requests
+        waiting = len(change.queue.line.of_account(account))
         reason = ExceedsLimit("requests of one account in the queue", waiting + 1, most)
         return No(Refused(reason.code, reason.sentence(), reason.change, terminal=False), reason)
-    all_of_it = sum(change.queue.line.count(one) for one in ancestors(account_of(request))[:1])
+    all_of_it = sum(change.queue.line.count(one) for one in ancestors(account)[:1])
     if all_of_it >= MAX_QUEUE_OF_INSTITUTION:
         reason = ExceedsLimit(
             "requests of one institution in the queue", all_of_it + 1, MAX_QUEUE_OF_INSTITUTION

@@ -8,13 +8,21 @@ monotonic clock of the gateway's machine. ``agent.gateway.core.leases`` has the 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.gateway.core.fleet import DeviceRef
 from agent.gateway.core.request import LeaseRequest, RequestKey, account_of
-from agent.limits import LEASE_ID_CHARS, LEASE_TTL_S, MAX_LEASE_DURATION_S, NODE_LOST_LEASE_S, NODE_SILENCE_S
+from agent.limits import (
+    KILL_SLACK_S,
+    LEASE_ID_CHARS,
+    LEASE_TTL_S,
+    MAX_LEASE_DURATION_S,
+    NODE_LOST_LEASE_S,
+    NODE_SILENCE_S,
+)
 from federation.fairshare.standing import holdings_of
 
 
@@ -154,6 +162,33 @@ class Lease:
     def device(self) -> DeviceRef:
         """The first of its devices, which names the node."""
         return self.devices[0]
+
+
+def over_s(lease: Lease) -> float:
+    """Return when a lease is over however often it is renewed."""
+    return lease.granted_at_s + lease.terms.max_duration_s
+
+
+def notice_over_s(lease: Lease) -> float:
+    """Return when a lease that has notice is stopped; a node that does so for its owner has a while more."""
+    assert lease.notice_deadline_s is not None
+    return lease.notice_deadline_s + (KILL_SLACK_S if lease.notice_cause is Cause.RECLAIMED else 0.0)
+
+
+def due_s(lease: Lease) -> float:
+    """Return when a lease ends, or is given notice, by time alone."""
+    if lease.notice_cause is not None:
+        return min(lease.deadline_s, notice_over_s(lease))
+    if lease.state is LeaseState.WAITING:
+        return lease.deadline_s
+    return min(lease.deadline_s, over_s(lease) - lease.terms.grace_s)
+
+
+def offers_due_s(offers: Mapping[str, Offer]) -> float:
+    """Return when the first of the open offers is void; they are as long, in the order of their age."""
+    for offer in offers.values():
+        return offer.expires_at_s
+    return math.inf
 
 
 def lease_id_of(offer: Offer) -> str:

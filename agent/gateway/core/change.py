@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
-from agent.gateway.core.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, nonce_after
+from agent.gateway.core.book import Book, Cause, Index, Lease, LeaseState, Offer, Stopping, due_s, nonce_after
 from agent.gateway.core.events import (
     Decision,
     DecisionKind,
@@ -54,6 +54,7 @@ class Change:
         "awaited",
         "compare_s",
         "debts",
+        "due_gone",
         "due_s",
         "durations",
         "effects",
@@ -89,6 +90,8 @@ class Change:
         self.look = False
         """Whether somebody in the queue may be served now who could not be before."""
         self.due_s = state.due_s
+        self.due_gone = False
+        """Whether that for which something is due has ended."""
         book = state.book
         index = book.index
         # Only read until ``_own_book`` has copied them: many events change nothing of the book.
@@ -214,14 +217,13 @@ class Change:
     # --- offers -------------------------------------------------------------------------------------------
 
     def offer(self, offer: Offer, device_class: str) -> None:
-        """Hold devices for a request of the queue, and charge its account for what it may do with them."""
+        """Hold devices for a request, whether it stood in line or not, and charge its account for its time."""
         self._own_book()
         self.offers[offer.id] = offer
         self.requests[offer.request.key] = offer.id
         self.take(offer.id, offer.devices)
         self._count(offer.request, len(offer.devices))
         self._charge(offer, device_class)
-        self.due(offer.expires_at_s)
         self.effects.append(Offered(offer))
 
     def commit(self, offer: Offer, lease: Lease) -> bool:
@@ -263,7 +265,7 @@ class Change:
         self._own_book()
         self.leases[lease.id] = lease
         self.requests[lease.request.key] = lease.id
-        self.due(lease.deadline_s)
+        self.due(due_s(lease))
         self.effects.append(Save(lease))
 
     def restore(self, lease: Lease) -> None:
@@ -285,6 +287,7 @@ class Change:
         if self.requests.get(lease.request.key) == lease.id:
             del self.requests[lease.request.key]
         self._count(lease.request, -len(lease.devices))
+        self.due_gone = self.due_gone or due_s(lease) == self.due_s
         ran_s = self.now_s - lease.granted_at_s
         waited = lease.state is LeaseState.WAITING
         refunded = cause is Cause.RECLAIMED and not waited and ran_s < lease.terms.min_runtime_s
@@ -320,7 +323,6 @@ class Change:
             return
         lease = altered(lease, notice_deadline_s=deadline_s, notice_cause=cause, notice_reason=reason)
         self.put(lease)
-        self.due(deadline_s)
         self.effects.append(Notice(lease, deadline_s, reason))
 
     def unnotice(self, lease: Lease) -> None:
@@ -367,7 +369,10 @@ class Change:
         msgs = 0 if policy is None else expected_of(policy, offer.request, device_class)
         if policy is not None:
             self._own_debts()[offer.id] = Debt(account_of(offer.request), msgs)
-        self.queue = self.queue.served(offer.request.key, msgs)
+        if offer.request.key in self.queue.line:
+            self.queue = self.queue.served(offer.request.key, msgs)
+        elif msgs:
+            self.queue = self.queue.charged(account_of(offer.request), msgs)
 
     def charges(self) -> Charges:
         """Return what no receipt speaks of yet."""

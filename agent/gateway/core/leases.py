@@ -26,11 +26,11 @@ Nothing here reads a clock, makes an id or talks to anyone.
 from __future__ import annotations
 
 import math
-from typing import assert_never
+from typing import Final, assert_never
 
 from agent.errors import InternalError
 from agent.gateway.core.asked import ask, withdraw_request
-from agent.gateway.core.book import Cause, Lease, LeaseState, lease_id_of
+from agent.gateway.core.book import Cause, Lease, LeaseState, due_s, lease_id_of, offers_due_s, over_s
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import (
     ClockRead,
@@ -66,6 +66,8 @@ from agent.limits import OFFER_TTL_S
 
 __all__ = ["State", "long_step", "next_deadline_s", "step"]
 
+_LASTED: Final = "it has lasted as long as its terms allow"
+
 
 def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     """Return the state after an event, and what is to be done, in this order.
@@ -81,8 +83,10 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
 def long_step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     """Return the same, without short cuts."""
     change = Change(state, event)
-    if change.now_s >= change.due_s:
+    if change.now_s >= min(change.due_s, offers_due_s(change.offers)):
         _expire(change)
+        if len(change.queue):
+            change.look = True
     _left_places(change)
     match event:
         case OfferAsked():
@@ -120,6 +124,8 @@ def long_step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
             forget_silent(change)
         case _:
             assert_never(event)
+    if change.due_gone:
+        _expire(change)
     if change.look:
         serve(change)
     return change.state(), tuple(change.effects)
@@ -128,32 +134,30 @@ def long_step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
 def next_deadline_s(state: State) -> float | None:
     """Return a moment before which ``Tick`` ends nothing and looks at nothing; ``None``: nothing is due."""
     first = state.queue.due.first
-    due_s = min(state.due_s, math.inf if first is None else first[0])
-    return due_s if math.isfinite(due_s) else None
+    places_s = math.inf if first is None else first[0]
+    soonest_s = min(state.due_s, offers_due_s(state.book.offers), places_s)
+    return soonest_s if math.isfinite(soonest_s) else None
 
 
 def _expire(change: Change) -> None:
     """End what is over, and find out when something will be over next."""
-    change.due_s = math.inf
+    change.due_s, change.due_gone = math.inf, False
     for offer in list(change.offers.values()):
         if change.now_s >= offer.expires_at_s:
             change.drop(offer)
-        else:
-            change.due(offer.expires_at_s)
     for lease in list(change.leases.values()):
         if lease.notice_cause is not None and end_noticed(change, lease):
             continue
         if change.now_s < lease.deadline_s:
-            if lease.deadline_s < change.due_s:
-                change.due_s = lease.deadline_s
-            if lease.notice_deadline_s is None:
-                _warn(change, lease)
-        elif change.now_s >= ends_s(lease):
-            change.end(lease, Cause.DURATION, "it has lasted as long as its terms allow", left_over=True)
+            if change.now_s < due_s(lease):
+                change.due(due_s(lease))
+            else:
+                change.notice(lease, over_s(lease), Cause.DURATION, _LASTED)
+        elif change.now_s >= over_s(lease):
+            change.end(lease, Cause.DURATION, _LASTED, left_over=True)
         else:
             change.end(lease, Cause.EXPIRED, "its borrower did not renew it in time", left_over=True)
     if len(change.queue):
-        change.look = True
         for moment_s in (change.compare_s, 0.0 if change.hold is None else change.hold.hold.over_s):
             if moment_s > change.now_s:
                 change.due(moment_s)
@@ -164,24 +168,6 @@ def _left_places(change: Change) -> None:
     change.queue, gone = change.queue.overdue(change.now_s)
     if gone:
         change.look = True
-
-
-def ends_s(lease: Lease) -> float:
-    """Return when a lease is over however often it is renewed."""
-    return lease.granted_at_s + lease.terms.max_duration_s
-
-
-def _warn(change: Change, lease: Lease) -> None:
-    """Give a lease notice whose longest time is almost over."""
-    terms = lease.terms
-    warn_s = lease.granted_at_s + terms.max_duration_s - terms.grace_s
-    if lease.notice_deadline_s is not None or lease.state is LeaseState.WAITING:
-        return
-    if change.now_s < warn_s:
-        if warn_s < change.due_s:
-            change.due_s = warn_s
-    else:
-        change.notice(lease, ends_s(lease), Cause.DURATION, "it has lasted as long as its terms allow")
 
 
 def _commit(change: Change, event: OfferCommitted) -> None:
@@ -239,7 +225,7 @@ def _renew(change: Change, event: Renewed) -> None:
         return
     until_s = change.now_s + change.lease_ttl_s
     if lease.state is not LeaseState.WAITING:
-        until_s = min(until_s, ends_s(lease))
+        until_s = min(until_s, over_s(lease))
     lease = altered(lease, deadline_s=until_s)
     change.put(lease)
     change.effects.append(Granted(lease))

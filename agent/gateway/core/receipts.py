@@ -6,6 +6,7 @@ such an event the long way is the same, to the last field.
 
 from __future__ import annotations
 
+from agent.gateway.core.book import offers_due_s
 from agent.gateway.core.events import Receipted
 from agent.gateway.core.state import Debt, State
 
@@ -13,7 +14,8 @@ from agent.gateway.core.state import Debt, State
 def decides_nothing(state: State, event: Receipted) -> bool:
     """Whether nothing is over, and nobody's place is given up, by the time of a receipt."""
     first = state.queue.due.first
-    return event.now_s < state.due_s and (first is None or event.now_s < first[0])
+    soonest_s = min(state.due_s, offers_due_s(state.book.offers))
+    return event.now_s < soonest_s and (first is None or event.now_s < first[0])
 
 
 def receipted(state: State, event: Receipted) -> State:

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.gateway.core.book import Cause, Lease, Offer
+from agent.gateway.core.book import Cause, Lease, Offer, notice_over_s
 from agent.gateway.core.change import Change
 from agent.gateway.core.events import Reclaimed
 from agent.gateway.core.fleet import NodeReport, withdraw
-from agent.limits import KILL_SLACK_S
 
 OWNER: Final = "its owner needs the device"
 
@@ -67,14 +66,9 @@ def hear_devices(change: Change, report: NodeReport) -> None:
 
 def end_noticed(change: Change, lease: Lease) -> bool:
     """End a lease whose notice is over; whether it was."""
-    deadline_s, cause = lease.notice_deadline_s, lease.notice_cause
-    if deadline_s is None or cause is None:
+    if lease.notice_cause is None or change.now_s < notice_over_s(lease):
         return False
-    over_s = deadline_s + (KILL_SLACK_S if cause is Cause.RECLAIMED else 0.0)
-    if change.now_s < over_s:
-        change.due(over_s)
-        return False
-    change.end(lease, cause, lease.notice_reason, left_over=True)
+    change.end(lease, lease.notice_cause, lease.notice_reason, left_over=True)
     return True
 
 

@@ -54,10 +54,20 @@ def serve(change: Change) -> None:
         return
     tried: set[RequestKey] = set()
     while (chosen := _next(change, supply, tried)) is not None:
-        _offer(change, supply, *chosen)
+        _offer(change, supply, *chosen, change.queue.offer_id(chosen[0].key))
         if chosen[2] is not None:
             supply = Supply(change)
     compared(change)
+
+
+def serve_at_once(change: Change, waiting: Waiting[Wish], supply: Supply, offer_id: str) -> bool:
+    """Offer what is free to a request that has just come, without a place in line; whether it is offered."""
+    if change.look or waiting.devices > 1 or change.hold is not None or _closed(change):
+        return False
+    devices = _placed(change, supply, waiting)
+    if devices:
+        _offer(change, supply, waiting, devices, None, offer_id)
+    return bool(devices)
 
 
 def serve_one(change: Change, waiting: Waiting[Wish], supply: Supply) -> None:
@@ -73,7 +83,8 @@ def serve_one(change: Change, waiting: Waiting[Wish], supply: Supply) -> None:
         room = room_for(change, supply, waiting)
         compared(change)
     if devices or room is not None:
-        _offer(change, supply, waiting, room.devices if room is not None else devices, room)
+        offer_id = change.queue.offer_id(waiting.key)
+        _offer(change, supply, waiting, room.devices if room is not None else devices, room, offer_id)
 
 
 def _next(
@@ -154,6 +165,7 @@ def _offer(
     waiting: Waiting[Wish],
     chosen: tuple[Candidate, ...],
     room: Room | None,
+    offer_id: str,
 ) -> None:
     request = waiting.wish.request
     for held in () if room is None else room.voided:
@@ -163,7 +175,7 @@ def _offer(
     victims = () if room is None else room.victims
     grace_s = max((change.leases[one].terms.grace_s for one in victims), default=0.0)
     offer = Offer(
-        id=change.queue.offer_id(waiting.key),
+        id=offer_id,
         request=request,
         devices=devices,
         warm=best.report.holds(request.image_id),

@@ -48,7 +48,7 @@ class State:
         debts: charges at admission, by offer or lease.
         hold: what is kept for the head of the line, or was.
         durations: how long the last leases took, oldest first, s.
-        due_s: nothing ends, and nothing has to be looked at, by time alone before this.
+        due_s: but for offers nothing ends, and nothing has to be looked at, by time alone before this.
         compare_s: guests are not compared with each other before this.
     """
 
