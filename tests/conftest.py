@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED = {
     ".": ("waiting",),
     "integration": ("cache_pulls",),
-    "integration/agent": ("gateway_world",),
+    "integration/agent": ("enrolment_gateway", "gateway_world"),
     "integration/federation": ("institutions", "site_nodes"),
     "unit/agent": ("borrowing_node", "lending_node"),
     "unit/federation/registry": ("registry_attacks",),
