@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc import aio
+from waiting import until
 
 from agent.daemon.lending import NothingLent
 from agent.daemon.pipes import Pipe, StreamPipe
@@ -246,13 +247,6 @@ async def test_a_client_that_does_not_read_stops_the_runner(tmp_path: Path, hops
         while sent < before + 4 * MIB:  # and goes on when it is read again
             assert await reader.read(1 << 16)
         writer.transport.abort()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @dataclass

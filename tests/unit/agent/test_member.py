@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from waiting import until
 
 from agent.daemon.faces import LeaseEnd, Order, Report, Wish
 from agent.daemon.member import Member
@@ -23,14 +24,6 @@ pytestmark = pytest.mark.asyncio
 GATEWAY = NodeIdentity("uni-a.example", "a0")
 NODE = NodeIdentity("uni-a.example", "a2")
 ORDER = Order("l1", "m", ImageId(b"\x07" * 32), 60.0, "uni-b/b1")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.002)
 
 
 class Gateway:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import blake3
 import pytest
+from waiting import until
 
 from pyrdma.cache.filling import Filling
 from pyrdma.cache.replicas import Replica, Replicas
@@ -243,13 +244,6 @@ class Chain:
             on_proven=self.filling.add if lane is self.middle else lambda _: None,
         )
         return await one.run([source], lambda _: None)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition with a deadline."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def run_chain(

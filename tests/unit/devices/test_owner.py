@@ -6,10 +6,11 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from waiting import until
 
 from agent.devices.owner import Owner
 from agent.devices.ownership import Phase
@@ -21,14 +22,6 @@ from agent.errors import OwnedError, RequestError
 pytestmark = pytest.mark.asyncio
 
 SPECS = tuple(DeviceSpec(f"cpu{one}", "cpu", "cpu", 100) for one in range(2))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.005)
 
 
 class Provider(Static):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from agent.errors import StateError
 from agent.gateway.core.events import Decision, StandingChanged, Tick
@@ -79,13 +80,6 @@ async def journal(folder: Path) -> AsyncIterator[tuple[DecisionLog, Disk]]:
     finally:
         await log.close()
         await file.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def code(line: LogLine) -> str:

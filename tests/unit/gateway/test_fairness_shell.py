@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from waiting import until
 
 from agent.daemon.faces import LeaseOffer, OfferRequest, Refusal, Report, ReportedDevice
 from agent.gateway.core.law import Law
@@ -159,13 +160,6 @@ def opened(tmp_path: Path, trust: Trust, membership: Callable[..., Membership]) 
             assert left == [], "a closed gateway has left tasks behind"
 
     return opening
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def test_a_donor_decides_by_the_policy_and_the_ranking_from_the_start(opened: Opened) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from waiting import until
 
 from agent.daemon.faces import SiteSummary
 from agent.errors import PeerNodeError
@@ -19,14 +19,6 @@ from federation.errors import NotAdmittedError
 from federation.registry.membership import Membership
 
 pytestmark = pytest.mark.asyncio
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.002)
 
 
 class Peer:

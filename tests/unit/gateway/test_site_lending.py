@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import blake3
 import pytest
+from waiting import until
 
 from agent.daemon.faces import ReportedImage
 from agent.daemon.supply import Found, Supplied
@@ -27,14 +27,6 @@ MANIFEST = Manifest(layout=LAYOUT, digests=(blake3.blake3(bytes(LAYOUT.total_byt
 IMAGE = MANIFEST.image_id
 OTHER = ImageId(b"\x09" * 32)
 Emit = Callable[[NoteView | ProgressView], None]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.002)
 
 
 class GatewayNode:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.faces import (
@@ -47,14 +48,6 @@ pytestmark = pytest.mark.asyncio
 IMAGE = ImageId(b"\x07" * 32)
 START = StartView("resident", 0, 0.0, 0.0, 0.1, True, (), ())
 REGISTRY = RegistryView("c", "fresh", "", 2, None, None)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.002)
 
 
 class Device:
