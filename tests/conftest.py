@@ -32,6 +32,7 @@ SHARED = {
     "integration": ("cache_pulls",),
     "integration/agent": ("enrolment_gateway", "gateway_world"),
     "integration/federation": ("institutions", "site_nodes"),
+    "integration/labs": ("fault_proxy", "namespaces"),
     "unit/agent": ("borrowing_node", "lending_node"),
     "unit/federation/registry": ("registry_attacks",),
     "unit/gateway": ("borrowing_gateway", "donor_site", "lease_steps"),

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import namespaces
 import pytest
+from fault_proxy import FaultProxy
 
 from pyrdma.cache.client import CacheClient, CacheConfig
 from pyrdma.cache.reading import read_folder
@@ -26,7 +28,6 @@ from pyrdma.transport.ucx import UcxTransport
 
 DEADLINE_S = 20.0
 WORKERS = Path(__file__).with_name("lane_workers.py")
-LABS = Path(__file__).with_name("labs")
 
 
 async def until(condition: Callable[[], Any], what: str = "") -> None:
@@ -267,21 +268,9 @@ def listeners_of() -> Callable[[int], list[tuple[str, int]]]:
     return read
 
 
-def _load(name: str) -> Any:
-    """Return a module of ``labs/``; tests are no packages, so it has no name to import it by."""
-    if name not in sys.modules:
-        specification = importlib.util.spec_from_file_location(name, LABS / f"{name}.py")
-        assert specification is not None
-        assert specification.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="session")
 def network_lab() -> Any:
     """The class of a lab of so many machines on one network, from ``labs/namespaces.py``."""
-    namespaces = _load("namespaces")
     if reason := namespaces.why_not():
         pytest.skip(reason)
     return namespaces.Lab
@@ -290,7 +279,7 @@ def network_lab() -> Any:
 @pytest.fixture(scope="session")
 def fault_proxy() -> Any:
     """The class of a TCP proxy with faults to a host and port, from ``labs/fault_proxy.py``."""
-    return _load("fault_proxy").FaultProxy
+    return FaultProxy
 
 
 assert PIECE_BYTES == 16 * MIB
