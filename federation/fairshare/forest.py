@@ -11,8 +11,10 @@ A forest never changes; what an event does not touch is shared by the forests be
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -128,19 +130,29 @@ class Forest(Generic[T]):
         for node in nodes_of(waiting.account):
             count += ahead_of(self.below[above], self.places[node])
             above = node
-        key = waiting.key
-        for one in in_account(line.of_account(waiting.account), epoch):
-            if one is waiting or one.key == key:
-                break
-            count += 1
-        return count
+        return count + _older(line.of_account(waiting.account), waiting, epoch)
 
 
 def in_account(requests: tuple[Waiting[T], ...], epoch: int) -> tuple[Waiting[T], ...]:
     """Return an account's requests as they are served: the older first, equally old ones by lot."""
-    if len(requests) < 2 or len(set(map(_asked_at_s, requests))) == len(requests):
+    ages = list(map(_asked_at_s, requests))
+    if len(set(ages)) == len(ages):
         return requests
-    return tuple(sorted(requests, key=lambda one: (one.asked_at_s, known_lot(one.key, epoch))))
+    found = list(requests)
+    for age in {one for one, other in pairwise(ages) if one == other}:
+        equal = slice(bisect_left(ages, age), bisect_right(ages, age))
+        found[equal] = sorted(found[equal], key=lambda one: known_lot(one.key, epoch))
+    return tuple(found)
+
+
+def _older(requests: tuple[Waiting[T], ...], waiting: Waiting[T], epoch: int) -> int:
+    """Return how many of an account's requests are served before one of them."""
+    first = bisect_left(requests, waiting.asked_at_s, key=_asked_at_s)
+    after = bisect_right(requests, waiting.asked_at_s, lo=first, key=_asked_at_s)
+    if after - first < 2:
+        return first
+    mine = known_lot(waiting.key, epoch)
+    return first + sum(known_lot(one.key, epoch) < mine for one in requests[first:after])
 
 
 def _each(siblings: Siblings) -> Iterator[Place]:

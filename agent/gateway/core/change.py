@@ -217,7 +217,7 @@ class Change:
     # --- offers -------------------------------------------------------------------------------------------
 
     def offer(self, offer: Offer, device_class: str) -> None:
-        """Hold devices for a request, whether it stood in line or not, and charge its account for its time."""
+        """Hold devices for a request, whether it stood in line or not, and charge its account for that."""
         self._own_book()
         self.offers[offer.id] = offer
         self.requests[offer.request.key] = offer.id

@@ -128,7 +128,7 @@ def _next(
 def _placed(change: Change, supply: Supply, waiting: Waiting[Wish]) -> tuple[Candidate, ...]:
     """Return the free devices that a request may have now."""
     request = waiting.wish.request
-    if supply.free < waiting.devices or not supply.admits(request):
+    if not supply.may_fit(waiting) or not supply.admits(request):
         return ()
     chosen = supply.choose(waiting)
     if not chosen:
@@ -142,7 +142,7 @@ def _placed(change: Change, supply: Supply, waiting: Waiting[Wish]) -> tuple[Can
 def _keep(change: Change, supply: Supply, head: Waiting[Wish]) -> None:
     """Keep a node's free devices for a head of the line that wants several and cannot have them now."""
     before = change.hold
-    supply.kept = before if before is not None and before.hold.key == head.key else None
+    supply.keep(before if before is not None and before.hold.key == head.key else None)
     if head.devices == 1 or _placed(change, supply, head):
         return
     limit_s = change.law.caps.wide_hold_s
@@ -154,7 +154,8 @@ def _keep(change: Change, supply: Supply, head: Waiting[Wish]) -> None:
     assert before is not None, "nothing would be in the way of another hold"
     shelf = supply.shelves.get(before.node)
     hold = before.hold.seen(change.now_s, limit_s, idle=shelf is not None and bool(shelf.free))
-    change.hold = supply.kept = NodeHold(hold, before.node)
+    change.hold = NodeHold(hold, before.node)
+    supply.keep(change.hold)
     if hold.in_force(change.now_s):
         change.due(hold.over_s)
 

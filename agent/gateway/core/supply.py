@@ -14,6 +14,7 @@ from agent.gateway.core.fleet import Candidate, DeviceRef, Fleet
 from agent.gateway.core.placement import choose
 from agent.gateway.core.queue import Wish
 from agent.gateway.core.request import LeaseRequest, account_of
+from agent.gateway.core.state import NodeHold
 from agent.limits import NODE_SILENCE_S, OFFER_TTL_S
 from federation.fairshare.caps import UNHEARD_S, OverCap, over_cap
 from federation.fairshare.hold import may_backfill
@@ -66,8 +67,13 @@ class Supply:
         self.deficits = self.reserve.deficits
         """Devices that classes lack of their reserves."""
         self._here = donated
+        self._widest: int | None = None
         self._lately: Mapping[str, int] | None = None
         self._caps: dict[tuple[str, int], OverCap | None] = {}
+
+    def keep(self, hold: NodeHold | None) -> None:
+        """Note that a node is kept for a request, or none."""
+        self.kept, self._widest = hold, None
 
     def give(self, request: LeaseRequest, devices: tuple[DeviceRef, ...]) -> None:
         """Note that free devices were offered."""
@@ -75,7 +81,7 @@ class Supply:
         self.reserve = self.reserve.after(self.drawing_on(request), len(devices), instant=request.instant)
         self.deficits = self.reserve.deficits
         self._caps.clear()
-        self._lately = None
+        self._widest = self._lately = None
         shelf = self.shelves[devices[0].node]
         left = [one for one in shelf.free if one.ref not in devices]
         self.shelves = {**self.shelves, shelf.node: Shelf(shelf.node, shelf.lent, left)}
@@ -152,6 +158,22 @@ class Supply:
         return request.devices <= self.free and any(
             _count(request, shelf.free) >= request.devices for shelf in self.shelves_for(request)
         )
+
+    def may_fit(self, waiting: Waiting[Wish]) -> bool:
+        """Whether a node may have enough free devices that are kept for nobody else, at little cost."""
+        devices = waiting.devices
+        if devices > self.free:
+            return False
+        kept = self.kept
+        if self._widest is None:
+            node = kept.node if kept is not None and kept.hold.in_force(self._change.now_s) else None
+            self._widest = max(
+                (len(one.free) for one in self.shelves.values() if one.node != node), default=0
+            )
+        if devices <= self._widest:
+            return True
+        shelf = None if kept is None else self.shelves.get(kept.node)
+        return shelf is not None and devices <= len(shelf.free) and not self._is_kept(waiting, shelf.node)
 
     def choose(self, waiting: Waiting[Wish]) -> tuple[Candidate, ...]:
         """Return the free devices to give, all of one node; nothing: there are not enough."""
