@@ -19,7 +19,8 @@ from typing import Final
 
 from agent.daemon.clocks import boot_time_s as boot_time_s
 from agent.daemon.faces import Broker, Emit, LeaseNotice, Wish
-from agent.daemon.leases import Leases, view_of, whose
+from agent.daemon.lease_views import view_of, whose
+from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
 from agent.daemon.relay import HOST, Relay
 from agent.errors import PeerNodeError, StateError, StoppingError, UnknownLeaseError

@@ -1,9 +1,9 @@
-"""Leases that run on this node: from an order to a runner that answers, and to their end.
+"""Leases that run on this node: from an order to a runner that answers, and what is asked of them then.
 
 Rules: a lease is committed before anything is done for it; its key is in the runner and in one answer, and
 here only as a digest; whatever ends (the runner, the request, the agent, its time) ends the whole lease,
-with a reason. A lease stays when the caller has gone after the answer; it is called off when the caller goes
-before. A lease that the site's gateway ordered has a time, on this node's own clock: it ends then even if the
+with a reason: ``open_leases``. A lease stays when the caller has gone after the answer; it is called off
+when the caller goes before. A lease that the site's gateway ordered has a time: it ends then even if the
 gateway is never heard again. A lease stands on devices of this node; who has those, ``agent.devices`` says,
 and what it says of a lease is carried out at once.
 """
@@ -11,9 +11,7 @@ and what it says of a lease is carried out at once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,25 +19,23 @@ from dataclasses import replace
 from typing import Protocol
 
 from agent.daemon.cache_keeper import CacheKeeper
-from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Emit, LeaseEnd, Order
 from agent.daemon.fence import FencedPipe
+from agent.daemon.lease_views import view_of, whose
 from agent.daemon.notices import Notices
-from agent.daemon.parts import Runner
+from agent.daemon.open_leases import OpenLeases, is_over, unknown
 from agent.daemon.pipes import Pipe, StreamPipe
 from agent.daemon.relay import HOST, Relay
 from agent.daemon.spares import Spares
 from agent.daemon.starting import Notifier, OpenLease, Starting
 from agent.daemon.supply import Found, Supply
-from agent.errors import BusyError, StateError, StoppingError, UnknownLeaseError
-from agent.limits import GRACE_S, MAX_LEASE_TTL_S, MAX_LEASES
+from agent.errors import BusyError, StoppingError, UnknownLeaseError
+from agent.limits import GRACE_S, MAX_LEASES
 from agent.local.views import GrantedView, LeaseView
 from agent.paths import Paths
 from agent.resolve import ModelRef, parse_ref
 from agent.state import LeaseRecord, Store
 from pyrdma.errors import Error
-
-_log = logging.getLogger(__name__)
 
 
 class LeaseDevices(Protocol):
@@ -82,9 +78,9 @@ class Leases:
         self._here = here
         self._devices = devices
         self._grace_s = grace_s
-        self._notices = Notices(store, self._begin_end)
-        self._open: dict[str, OpenLease] = {}
-        self._ending: dict[str, OpenLease] = {}
+        freed = devices.left if devices is not None else _no_devices
+        self._open = OpenLeases(store, paths, freed, lambda end: self.on_end(end))
+        self._notices = Notices(store, self._open.begin_end)
         self._stopping = False
         self.on_end: Callable[[LeaseEnd], None] = lambda _end: None
         """Told of every end, after it."""
@@ -94,12 +90,12 @@ class Leases:
     @property
     def count(self) -> int:
         """How many leases have not ended."""
-        return len(self._open)
+        return self._open.count
 
     @property
     def lent(self) -> tuple[str, ...]:
         """The leases that the gateway ordered and of which something is left here."""
-        return tuple(one for one, lease in (*self._open.items(), *self._ending.items()) if lease.ordered)
+        return tuple(lease.record.id for lease in self._open.all_left() if lease.ordered)
 
     async def list(self, *, include_ended: bool) -> tuple[LeaseView, ...]:
         """Return leases, newest first."""
@@ -123,7 +119,9 @@ class Leases:
         try:
             return await self.give_port(whose(granted, account, who))
         except BaseException:
-            await asyncio.shield(asyncio.create_task(self._end(granted.lease.id, "it could get no port")))
+            await asyncio.shield(
+                asyncio.create_task(self._open.end(granted.lease.id, "it could get no port"))
+            )
             raise
 
     async def start_runner(self, order: Order, emit: Emit) -> GrantedView:
@@ -141,11 +139,11 @@ class Leases:
         Raises:
             UnknownLeaseError: it has ended meanwhile.
         """
-        lease = self._known(granted.lease.id)
+        lease = self._open.known(granted.lease.id)
         relay = await Relay.open(lambda: self.connect(lease.record.id))
-        if lease.record.id not in self._open:
+        if self._open.get(lease.record.id) is None:
             await relay.close()
-            raise self._unknown(lease.record.id)
+            raise unknown(lease.record.id)
         lease.relay = relay
         said = granted.lease
         lease.record = replace(lease.record, port=relay.port, account=said.account, who=said.who)
@@ -160,10 +158,10 @@ class Leases:
             UnknownLeaseError: it does not run here.
             OSError: the runner does not take it.
         """
-        lease = self._known(lease_id)
+        lease = self._open.known(lease_id)
 
         def check() -> None:
-            if self._open.get(lease_id) is not lease or _is_over(lease):
+            if self._open.get(lease_id) is not lease or is_over(lease):
                 raise ConnectionError(f"the lease {lease_id} is over")
 
         def count(nbytes: int) -> None:
@@ -174,7 +172,7 @@ class Leases:
 
     def runs(self, lease_id: str) -> bool:
         """Say whether a lease runs on this node."""
-        return lease_id in self._open
+        return self._open.get(lease_id) is not None
 
     def set_times(self, remaining_s: Mapping[str, float], since_s: float | None = None) -> None:
         """Take over what the gateway says is left of its leases; what it does not name keeps its time.
@@ -186,11 +184,28 @@ class Leases:
         for lease_id, seconds in remaining_s.items():
             lease = self._open.get(lease_id)
             if lease is not None and lease.ordered:
-                self._set_time(lease_id, lease, seconds, since_s)
+                self._open.set_time(lease, seconds, since_s)
 
     async def stop_runner(self, lease_id: str, reason: str) -> None:
         """End a lease of the gateway's; one that is gone is no error."""
-        await self._end(lease_id, reason)
+        await self._open.end(lease_id, reason)
+
+    async def stop(self, lease_id: str, reason: str = "stopped by request") -> LeaseView:
+        """End a lease and everything that runs for it; return how it ended.
+
+        Raises:
+            UnknownLeaseError: there is none of this id that still runs.
+        """
+        record = await self._open.end(lease_id, reason)
+        if record is None:
+            raise unknown(lease_id)
+        return self._view(record)
+
+    async def close(self) -> None:
+        """End every lease and grant no other."""
+        self._stopping = True
+        await self._open.end_all("the agent stopped")
+        await self._notices.settle()
 
     # --- what the owner of its devices says, or the gateway ----------------------------------------------
 
@@ -214,23 +229,22 @@ class Leases:
 
     def kill(self, lease_id: str, reason: str) -> None:
         """End a lease and its runner at once, for the owner of its devices; returns at once."""
-        lease = self._open.get(lease_id) or self._ending.get(lease_id)
+        lease = self._open.left(lease_id)
         if lease is None:
             return
-        if lease_id in self._open:
+        if lease.ending is None:
             lease.for_owner = True
         if lease.runner is not None:
             lease.runner.kill()
-        self._begin_end(lease_id, reason)
+        self._open.begin_end(lease_id, reason)
 
     def expire(self) -> None:
         """End the leases whose time is over by the clock of boots, which a sleeping machine's timers miss."""
-        for lease_id in [one for one, lease in self._open.items() if _is_over(lease)]:
-            self._time_is_over(lease_id)
+        self._open.expire()
 
     def record(self, lease_id: str) -> LeaseRecord | None:
         """Return the record of a lease of which something is left here."""
-        lease = self._open.get(lease_id) or self._ending.get(lease_id)
+        lease = self._open.left(lease_id)
         return lease.record if lease is not None else None
 
     # --- its life -----------------------------------------------------------------------------------------
@@ -255,143 +269,38 @@ class Leases:
             key_digest=hashlib.sha256(key.encode()).digest(),
             borrower=borrower,
         )
-        lease = self._open[lease_id] = OpenLease(record, ordered=order is not None, gpus=gpus)
+        lease = OpenLease(record, ordered=order is not None, gpus=gpus)
+        self._open.add(lease)
         if order is not None:
-            self._set_time(lease_id, lease, order.ttl_s)
+            self._open.set_time(lease, order.ttl_s)
         remember_as = "" if order is None else f"image-{found.image_id.short()}"
         lease.work = asyncio.create_task(
             self._starting.start(lease, found, key, emit, remember_as=remember_as), name=f"start-{lease_id}"
         )
         try:
             await asyncio.wait([lease.work])
-            if lease_id not in self._open:
+            if self._open.get(lease_id) is None:
                 raise UnknownLeaseError(
                     f"the lease {lease_id} ended before its model answered: {lease.reason.rstrip('.')}."
                 )
             start = lease.work.result()
         except BaseException as error:
             reason = error.message if isinstance(error, Error) else "the request was called off"
-            await asyncio.shield(asyncio.create_task(self._end(lease_id, reason)))
+            await asyncio.shield(asyncio.create_task(self._open.end(lease_id, reason)))
             raise
         assert lease.runner is not None, "what has started has a runner"
-        lease.watch = asyncio.create_task(self._watch(lease_id, lease.runner), name=f"lease-{lease_id}")
+        self._open.watch(lease, lease.runner)
         return GrantedView(lease=self._view(lease.record), endpoint="", api_key=key, start=start)
 
     def _refuse_more(self, lease_id: str) -> None:
         if self._stopping:
             raise StoppingError("the agent is about to end.", fix="start it again with: pyrdma-agent serve")
-        if len(self._open) >= MAX_LEASES:
+        if self._open.count >= MAX_LEASES:
             raise BusyError(
                 f"this node has {MAX_LEASES} leases already.", fix="end one with: pyrdma-agent stop LEASE"
             )
-        if lease_id in self._open or lease_id in self._ending:
+        if self._open.left(lease_id) is not None:
             raise BusyError(f"the lease {lease_id} is on this node already.")
-
-    def _known(self, lease_id: str) -> OpenLease:
-        lease = self._open.get(lease_id)
-        if lease is not None and _is_over(lease):
-            self._time_is_over(lease_id)
-            lease = None
-        if lease is None:
-            raise self._unknown(lease_id)
-        return lease
-
-    def _unknown(self, lease_id: str) -> UnknownLeaseError:
-        return UnknownLeaseError(
-            f"no lease {lease_id[:32]!r} runs on this node.", fix="see them with: pyrdma-agent leases"
-        )
-
-    def _set_time(
-        self, lease_id: str, lease: OpenLease, seconds: float, since_s: float | None = None
-    ) -> None:
-        if lease.over is not None:
-            lease.over.cancel()
-        now_s = boot_time_s()
-        ttl_s = min(max(0.0, seconds), MAX_LEASE_TTL_S)
-        lease.until_s = (since_s if since_s is not None else now_s) + ttl_s
-        left_s = max(0.0, lease.until_s - now_s)
-        lease.over = asyncio.get_running_loop().call_later(left_s, self._time_is_over, lease_id)
-
-    def _time_is_over(self, lease_id: str) -> None:
-        self._begin_end(lease_id, "its time was over and nobody renewed it")
-
-    async def stop(self, lease_id: str, reason: str = "stopped by request") -> LeaseView:
-        """End a lease and everything that runs for it; return how it ended.
-
-        Raises:
-            UnknownLeaseError: there is none of this id that still runs.
-        """
-        record = await self._end(lease_id, reason)
-        if record is None:
-            raise self._unknown(lease_id)
-        return self._view(record)
-
-    async def close(self) -> None:
-        """End every lease and grant no other."""
-        self._stopping = True
-        every = [*self._open, *self._ending]
-        await asyncio.gather(*(self._end(lease_id, "the agent stopped") for lease_id in every))
-        await self._notices.settle()
-
-    async def _watch(self, lease_id: str, runner: Runner) -> None:
-        await runner.ended.wait()
-        lease = self._open.get(lease_id)
-        if lease is not None and lease.notice:
-            self._begin_end(lease_id, lease.notice)
-            return
-        _log.warning("lease %s: its runner %s", lease_id, runner.end_reason())
-        self._begin_end(lease_id, f"its runner {runner.end_reason()}")
-
-    async def _end(self, lease_id: str, reason: str) -> LeaseRecord | None:
-        ending = self._begin_end(lease_id, reason)
-        return await asyncio.shield(ending) if ending is not None else None
-
-    def _begin_end(self, lease_id: str, reason: str) -> asyncio.Task[LeaseRecord] | None:
-        # Who asks for the end of a lease that is ending already waits for the same end.
-        lease = self._open.pop(lease_id, None)
-        if lease is not None:
-            lease.reason = reason
-            self._ending[lease_id] = lease
-            lease.ending = asyncio.create_task(self._undo(lease_id, lease), name=f"end-{lease_id}")
-        ending = self._ending.get(lease_id)
-        return ending.ending if ending is not None else None
-
-    async def _undo(self, lease_id: str, lease: OpenLease) -> LeaseRecord:
-        if lease.watch is not None:
-            lease.watch.cancel()
-        if lease.over is not None:
-            lease.over.cancel()
-        if lease.work is not None:
-            # It ends first: whatever runner it takes stands in the lease before that one is stopped.
-            lease.work.cancel()
-            await asyncio.wait([lease.work])
-        letting_go = [one.close() for one in (lease.relay,) if one is not None]
-        letting_go.append(self._stop_runner(lease_id, lease))
-        for fault in await asyncio.gather(*letting_go, return_exceptions=True):
-            if fault is not None:
-                _log.error("lease %s: something of it could not be ended", lease_id, exc_info=fault)
-        with contextlib.suppress(OSError):
-            self._paths.runner_socket(lease_id).unlink()
-        record = replace(lease.record, state="ended", ended_at=time.time(), reason=lease.reason)
-        try:
-            await self._store.put_lease(record)
-        except StateError as error:
-            # A full disk must not keep a device; the next start of the agent closes the record.
-            _log.error("lease %s has ended, its record could not be written: %s", lease_id, error.message)
-        _log.info("lease %s of %s has ended: %s", lease_id, record.model, lease.reason)
-        del self._ending[lease_id]
-        self.on_end(LeaseEnd(lease_id, lease.reason, lease.for_owner))
-        return record
-
-    async def _stop_runner(self, lease_id: str, lease: OpenLease) -> None:
-        try:
-            if lease.runner is not None:
-                await lease.runner.stop()
-        finally:
-            if (
-                self._devices is not None
-            ):  # at once: the owner does not wait for good-byes on the lease's port
-                self._devices.left(lease_id, lease.runner.pid if lease.runner is not None else None)
 
     def _view(self, record: LeaseRecord) -> LeaseView:
         lease = self._open.get(record.id)
@@ -402,29 +311,5 @@ def _notifier(*, for_owner: bool) -> Notifier:
     return "owner" if for_owner else "gateway"
 
 
-def _is_over(lease: OpenLease) -> bool:
-    return lease.until_s is not None and boot_time_s() >= lease.until_s
-
-
-def whose(granted: GrantedView, account: str, who: str) -> GrantedView:
-    """Return a granted lease with its account and its user."""
-    return replace(granted, lease=replace(granted.lease, account=account, who=who))
-
-
-def view_of(record: LeaseRecord, pid: int | None) -> LeaseView:
-    """Return a lease as the local API shows it."""
-    return LeaseView(
-        id=record.id,
-        model=record.model,
-        image_id=record.image_id.hex(),
-        state=record.state,
-        created_at=record.created_at,
-        ended_at=record.ended_at,
-        reason=record.reason,
-        port=record.port,
-        pid=pid,
-        donor=record.donor,
-        borrower=record.borrower,
-        account=record.account,
-        who=record.who,
-    )
+def _no_devices(lease_id: str, group: int | None) -> None:
+    del lease_id, group

@@ -20,7 +20,7 @@ from agent.daemon.desk import AccountPlace, Desk
 from agent.daemon.devices import Devices
 from agent.daemon.faces import Wish
 from agent.daemon.host import Host
-from agent.daemon.leases import view_of
+from agent.daemon.lease_views import view_of
 from agent.daemon.parts import Peer
 from agent.errors import NotGatewayError, PeerNodeError, RequestError, UnknownLeaseError
 from agent.local.queue_views import QueueView

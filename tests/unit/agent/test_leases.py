@@ -38,7 +38,7 @@ async def test_a_time_that_is_none_does_no_harm(tmp_path: Path, ttl_s: float) ->
         await asyncio.wait([starting])
         if ttl_s > 0:
             assert starting.exception() is None
-            timer = bench.leases._open["l1"].over
+            timer = bench.leases._open.known("l1").over
             assert timer is not None
             assert timer.when() - asyncio.get_running_loop().time() <= MAX_LEASE_TTL_S
         else:
@@ -137,7 +137,7 @@ async def test_a_lease_whose_time_is_over_serves_nobody_before_its_timer_rings(t
         server = await asyncio.start_unix_server(answer, path=bench.paths.runner_socket("l1"))
         pipe = await bench.leases.connect("l1")
         assert await pipe.read() == b"hello"
-        bench.leases._open["l1"].until_s = boot_time_s() - 0.001
+        bench.leases._open.known("l1").until_s = boot_time_s() - 0.001
         with pytest.raises(ConnectionError, match="the lease l1 is over"):
             await pipe.write(b"x")
         with pytest.raises(UnknownLeaseError):
@@ -154,7 +154,7 @@ async def test_the_clock_of_boots_ends_leases_whose_timers_slept(tmp_path: Path)
         await bench.start(order())
         bench.leases.expire()
         assert bench.leases.runs("l1")
-        bench.leases._open["l1"].until_s = boot_time_s() - 1
+        bench.leases._open.known("l1").until_s = boot_time_s() - 1
         bench.leases.expire()
         assert not bench.leases.runs("l1")
         await until(lambda: bench.ends)
