@@ -1,27 +1,23 @@
 """The gateway of a site, put together: donor, broker, the site's nodes and its neighbours.
 
-What its nodes may ask (``MemberFace``), what other gateways may ask (``SiteFace``), and what its own people
-see. Who calls has been settled before (``agent.site.trust``); whose lease it is, is settled here.
+It answers what its nodes may ask (``MemberFace``), what other gateways may ask (``SiteFace``), and what its
+own people ask. Who calls has been settled before (``agent.site.trust``); whose lease it is, is settled here.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 
-from agent import __version__
 from agent.daemon.faces import (
     Emit,
     Heed,
-    LeaseEnd,
     LeaseOffer,
     OfferRequest,
     Order,
     Refusal,
     Report,
-    ReportedImage,
     SiteSummary,
     Wish,
     unheeded,
@@ -30,14 +26,13 @@ from agent.daemon.faces import Host as HostFace
 from agent.daemon.host import Host
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
-from agent.errors import NotAllowedError, PeerNodeError, RequestError
+from agent.errors import NotAllowedError
 from agent.gateway.account_usage import LeaseUsage, LedgerUsage
 from agent.gateway.accounts import SiteAccounts, UsageBooks
 from agent.gateway.broker import SiteBroker
 from agent.gateway.core.events import Decision, EgressCounted
 from agent.gateway.core.law import Law
 from agent.gateway.core.placement import CarbonPreference
-from agent.gateway.core.request import LeaseRequest
 from agent.gateway.departures import Departures
 from agent.gateway.donor import LocalDonor
 from agent.gateway.egress import Sent, SiteEgress
@@ -47,9 +42,10 @@ from agent.gateway.known_models import KnownModels
 from agent.gateway.metering import Use
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours
+from agent.gateway.overview import Overview
 from agent.gateway.own import OwnDonor
 from agent.gateway.publishing import Publishing
-from agent.gateway.view import node_views, site_summary
+from agent.gateway.site_nodes import SiteNodes
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView
 from agent.local.views import (
@@ -58,7 +54,6 @@ from agent.local.views import (
     PlaceView,
     PolicyView,
     RegistryView,
-    SiteView,
 )
 from agent.openness.history import History
 from agent.site.home import SiteConfig
@@ -66,7 +61,6 @@ from agent.site.trust import Trust
 from agent.state import SiteStore
 from federation.identity.names import NodeIdentity
 from federation.policy.policy import Policy
-from pyrdma.image.manifest import ImageId
 
 
 class Gateway:
@@ -107,24 +101,27 @@ class Gateway:
         fairness: Fairness | None = None,
         egress: SiteEgress | None = None,
     ) -> None:
-        self._registry = registry
         self._config = config
-        self._host = host
         self._trust = trust
         self._neighbours = neighbours
-        self._reach = reach
         self._books = books
         self._certificate = certificate
-        self._clock = clock
-        self._images: dict[str, tuple[ReportedImage, ...]] = {}
         self.forwarding = Forwarding(host)
+        self._nodes = SiteNodes(
+            config,
+            host,
+            forwarding=self.forwarding,
+            reach=reach,
+            fleet=lambda: self.donor.state.fleet,
+            clock=clock,
+        )
         self._egress = egress
         admit = egress.admit if egress is not None else _admit
-        self.lending = SiteLending(config.site, host, self.forwarding, self._reported, admit)
+        self.lending = SiteLending(config.site, host, self.forwarding, self._nodes.images, admit)
         self.donor = LocalDonor(
             config.site,
-            host=self._host_of,
-            prepare=self._prepare,
+            host=self._nodes.host_of,
+            prepare=self._nodes.prepare,
             books=books,
             boot_id=boot_id,
             clock=clock,
@@ -139,7 +136,7 @@ class Gateway:
         if fairness is not None:
             self.donor.keep_books(fairness.accounting, fairness.refuses)
         self.naming = Naming(
-            config.site, host.catalogue if host is not None else None, self._reported, trust, neighbours
+            config.site, host.catalogue if host is not None else None, self._nodes.images, trust, neighbours
         )
         self.accounts = SiteAccounts(config.site, self._policy, self._usage_books(fairness, books))
         own = OwnDonor(self.donor)
@@ -148,9 +145,20 @@ class Gateway:
         self.broker = SiteBroker(
             own, neighbours, self.naming, books, boot_id=boot_id, clock=clock, sign=sign, carbon=carbon
         )
+        self._overview = Overview(
+            config,
+            host,
+            donor=self.donor,
+            neighbours=neighbours,
+            books=books,
+            registry=registry,
+            fairness=fairness,
+            egress=egress,
+            clock=clock,
+        )
         self._departures = Departures(self.donor, self.broker, trust)
         running = host.leases if host is not None else None
-        self._reporting = Reporting(self._describe, partial(self._hear, config.node), running)
+        self._reporting = Reporting(self._nodes.own_report, partial(self._hear, config.node), running)
 
     async def start(self) -> None:
         """Take over the books, and begin to hear of the own node and the neighbours."""
@@ -265,13 +273,7 @@ class Gateway:
 
     def summary(self) -> SiteSummary:
         """Say what the site has."""
-        said = site_summary(self._config.site, __version__, self.donor.state, self._clock())
-        return replace(
-            said,
-            egress_left_permille=self._egress.left_permille() if self._egress is not None else None,
-            image_bytes_per_s=self._host.transfers.measured() if self._host is not None else 0.0,
-            waiting=len(self.donor.state.queue.line),
-        )
+        return self._overview.summary()
 
     async def ask_offer(
         self, request: OfferRequest, who: NodeIdentity, wait_s: float
@@ -299,7 +301,7 @@ class Gateway:
 
     def policy(self) -> PolicyView:
         """Return which policy is in force, and what is wrong with its files."""
-        return self._fairness.watch.view() if self._fairness is not None else PolicyView()
+        return self._overview.policy()
 
     async def queue(self) -> QueueView:
         """Return what waits here, and what the site publishes."""
@@ -307,46 +309,12 @@ class Gateway:
 
     async def federation(self) -> FederationView:
         """Return the site's view of itself and of the consortium."""
-        config = self._config
-        return FederationView(
-            site=config.site,
-            trust_domain=config.trust_domain,
-            node=config.node,
-            role=config.role,
-            gateway=config.gateway_node,
-            certificate_expires_at=None,
-            registry=self._registry(),
-            sites=self._sites(),
-            nodes=node_views(config.node, self._books.members(), self.donor.state, self._clock()),
-            policy=self.policy(),
-        )
-
-    def _sites(self) -> tuple[SiteView, ...]:
-        said = self.summary()
-        own = SiteView(
-            name=self._config.site,
-            trust_domain=self._config.trust_domain,
-            local=True,
-            state="ready",
-            fault="",
-            age_s=0.0,
-            address=self._config.address,
-            devices=said.devices,
-            leased=said.leased,
-            idle=max(0, said.devices - said.leased),
-            nodes=said.nodes,
-            images=said.images,
-            transfer_bytes_per_s=said.transfer_bytes_per_s,
-            egress_left_permille=said.egress_left_permille,
-        )
-        grams = self._fairness.exchange.carbon.grams(time.time()) if self._fairness is not None else {}
-        others = self._neighbours.views()
-        return (own, *(replace(one, carbon_g_per_kwh=grams.get(one.name)) for one in others))
+        return self._overview.federation()
 
     async def strike(self, node: str, *, put_out: bool) -> bool:
         """Strike a node off the list; what it lends and uses ends."""
         was = await self._books.leave(node, now_s=time.time(), put_out=put_out)
-        self._images.pop(node, None)
+        self._nodes.forget(node)
         await self._departures.node(node)
         return was
 
@@ -370,36 +338,8 @@ class Gateway:
     def _site(self, who: NodeIdentity) -> str:
         return self._trust.site_name(who)
 
-    def _host_of(self, node: str) -> HostFace:
-        if node == self._config.node:
-            if self._host is None:
-                raise RequestError(f"the node {node} donates nothing.", fix="name another node")
-            return self._host
-        known = self.donor.state.fleet.nodes.get(node)
-        if known is None:
-            raise PeerNodeError(f"the node {node} has not been heard of.", fix="see: pyrdma-agent nodes")
-        return self._reach(node, known.report.address)
-
-    async def _prepare(self, node: str, request: LeaseRequest) -> None:
-        if node == self._config.node:
-            return  # it pulls for itself, and says how far it is
-        known = self.donor.state.fleet.nodes.get(node)
-        if known is not None and known.report.holds(request.image_id):
-            return
-        await self.forwarding.on_its_way(ImageId.parse(request.image_id), request.model)
-
-    def _reported(self) -> dict[str, tuple[ReportedImage, ...]]:
-        # What a lost node had is nowhere.
-        present = (one.node for one in self.donor.state.fleet.present(self._clock()))
-        return {node: self._images[node] for node in present if node in self._images}
-
-    async def _describe(self, ended: tuple[LeaseEnd, ...]) -> Report:
-        if self._host is None:
-            return Report(self._config.address, (), (), (), 0, 0.0, donating=False)
-        return await self._host.report(self._config.address, ended)
-
     async def _hear(self, node: str, report: Report) -> dict[str, float]:
-        self._images[node] = report.images
+        self._nodes.note(node, report.images)
         self.publishing.heard(node, report)
         if self._fairness is not None:
             for one in report.uses:
