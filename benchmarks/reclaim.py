@@ -31,8 +31,9 @@ from agent.devices.processes import started_ticks
 from agent.devices.wishes import Claim
 from agent.limits import GRACE_S
 from agent.local.client import AgentClient, wait_until_ready
+from agent.local.device_views import HandedOverView
 from agent.local.people_views import Wanted
-from agent.local.views import GrantedView, HandedOverView
+from agent.local.views import GrantedView
 from agent.paths import Paths
 from benchmarks.report import Figure, spread
 from pyrdma.limits import MIB

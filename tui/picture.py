@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.local.views import FederationView, TransferView
+from agent.local.federation_views import FederationView
+from agent.local.views import TransferView
 from tui.limits import HISTORY_SAMPLES, MAX_ROWS_SHOWN, OVERDUE_INTERVALS, RATE_SAMPLES
 from tui.source import Answer
 

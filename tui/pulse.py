@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from agent.local.views import DeviceView, NodeView, SiteView
+from agent.local.federation_views import DeviceView, NodeView, SiteView
 from tui.limits import STALE_S
 from tui.look import Look, Tone, look_of
 from tui.picture import Picture

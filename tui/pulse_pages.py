@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.local.views import DeviceView, LeaseView
+from agent.local.federation_views import DeviceView
+from agent.local.views import LeaseView
 from tui.limits import MAX_DEVICES_LISTED
 from tui.look import Tone, look_of
 from tui.picture import Picture

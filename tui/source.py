@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.local.views import FederationView, LeaseView, StatusView, TransferView
+from agent.local.federation_views import FederationView
+from agent.local.views import LeaseView, StatusView, TransferView
 
 
 class Source(Protocol):

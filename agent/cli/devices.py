@@ -7,7 +7,7 @@ import click
 from agent.cli.options import Paths, json_option, paths_options, timeout_option
 from agent.devices.wishes import Claim, DeviceChange
 from agent.limits import MAX_DEVICES, MAX_GRACE_S
-from agent.local.views import HandedOverView, OwnDeviceView, TakingView
+from agent.local.device_views import HandedOverView, OwnDeviceView, TakingView
 
 _POLL_S = 0.2
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would happen, and do nothing.")

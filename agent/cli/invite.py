@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agent.cli.options import Paths, json_option, paths_options
-from agent.local.views import InviteView
+from agent.local.federation_views import InviteView
 
 
 @click.group(short_help="Let nodes into this site.")

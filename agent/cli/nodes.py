@@ -6,7 +6,7 @@ import click
 
 from agent.cli.options import Paths, json_option, paths_options
 from agent.cli.policy_state import policy_line
-from agent.local.views import FederationView, NodeView, SiteView
+from agent.local.federation_views import FederationView, NodeView, SiteView
 
 
 @click.command(short_help="List the sites of the consortium and the nodes of this one.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from agent.local.views import PolicyView
+from agent.local.federation_views import PolicyView
 
 
 def policy_line(policy: PolicyView) -> str:

@@ -9,17 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.local.views import (
-    FederationView,
-    GrantedView,
-    InviteView,
-    LeaseView,
-    ModelView,
-    OwnDeviceView,
-    PublishedView,
-    StatusView,
-    TransferView,
-)
+from agent.local.device_views import OwnDeviceView
+from agent.local.federation_views import FederationView, InviteView
+from agent.local.views import GrantedView, LeaseView, ModelView, PublishedView, StatusView, TransferView
 
 if TYPE_CHECKING:
     from agent.site.config import SiteConfig

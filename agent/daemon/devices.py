@@ -27,7 +27,7 @@ from agent.devices.settings import DeviceSettings, Will
 from agent.devices.uses import Uses
 from agent.devices.wishes import Claim, DeviceChange
 from agent.errors import RequestError
-from agent.local.views import GuestView, HandedOverView, OwnDeviceView, TakingView
+from agent.local.device_views import GuestView, HandedOverView, OwnDeviceView, TakingView
 from agent.state.donations import Donations
 from federation.policy.hours import minutes_of
 

@@ -12,9 +12,10 @@ from typing import Literal, Protocol
 
 from agent.daemon.pipes import Pipe
 from agent.limits import GRACE_S
+from agent.local.federation_views import FederationView
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import FederationView, GrantedView, PlaceView, RunEvent
+from agent.local.views import GrantedView, PlaceView, RunEvent
 from federation.identity.names import NodeIdentity
 from pyrdma.image.manifest import ImageId
 

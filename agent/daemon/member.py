@@ -15,9 +15,10 @@ from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
 from agent.errors import NotGatewayError, RequestError
+from agent.local.federation_views import FederationView
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import FederationView, GrantedView
+from agent.local.views import GrantedView
 from federation.identity.names import NodeIdentity
 
 

@@ -23,19 +23,16 @@ from agent.daemon.host import Host
 from agent.daemon.lease_views import view_of
 from agent.daemon.parts import Peer
 from agent.errors import NotGatewayError, PeerNodeError, RequestError, UnknownLeaseError
+from agent.local.federation_views import FederationView, InviteView, PolicyView, RegistryView
 from agent.local.queue_views import QueueView
 from agent.local.views import (
     CacheView,
-    FederationView,
     GrantedView,
-    InviteView,
     LeaseView,
     ModelView,
     PeerView,
-    PolicyView,
     PublishedView,
     PublishEvent,
-    RegistryView,
     RunEvent,
     SparesView,
     StatusView,

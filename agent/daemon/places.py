@@ -9,9 +9,9 @@ from agent.daemon.member import Member
 from agent.errors import NotGatewayError, RequestError
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
+from agent.local.federation_views import FederationView, InviteView, PolicyView
 from agent.local.people_views import NewTokenView, TokenView, UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import FederationView, InviteView, PolicyView
 from agent.people.tokens import Tokens
 from agent.site.enrolment import Enrolment
 from agent.site.home import SiteConfig, SiteHome

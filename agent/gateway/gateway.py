@@ -46,15 +46,10 @@ from agent.gateway.overview import Overview
 from agent.gateway.own import OwnDonor
 from agent.gateway.publishing import Publishing
 from agent.gateway.site_nodes import SiteNodes
+from agent.local.federation_views import FederationView, PolicyView, RegistryView
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import (
-    FederationView,
-    GrantedView,
-    PlaceView,
-    PolicyView,
-    RegistryView,
-)
+from agent.local.views import GrantedView, PlaceView
 from agent.openness.history import History
 from agent.site.home import SiteConfig
 from agent.site.trust import Trust

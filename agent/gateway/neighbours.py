@@ -17,7 +17,7 @@ from agent.daemon.faces import SitePeer, SiteSummary
 from agent.daemon.parts import Lender
 from agent.errors import RequestError
 from agent.limits import MAX_SITE_QUESTIONS, SITE_POLL_S, SITE_SILENCE_S
-from agent.local.views import SiteView
+from agent.local.federation_views import SiteView
 from agent.site.trust import Trust
 from federation.errors import FederationError, NotAdmittedError
 from federation.registry.documents import SiteDocument

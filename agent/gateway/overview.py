@@ -14,7 +14,7 @@ from agent.gateway.egress import SiteEgress
 from agent.gateway.fairness import Fairness
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.view import node_views, site_summary
-from agent.local.views import FederationView, PolicyView, RegistryView, SiteView
+from agent.local.federation_views import FederationView, PolicyView, RegistryView, SiteView
 from agent.site.home import SiteConfig
 from agent.state import SiteStore
 

@@ -9,8 +9,9 @@ from agent.gateway.core.book import Book
 from agent.gateway.core.fleet import Device, DeviceRef, Heard
 from agent.gateway.core.leases import State
 from agent.gateway.core.request import Place
+from agent.local.federation_views import DeviceView, NodeView
 from agent.local.queue_views import DeviceCountView
-from agent.local.views import DeviceView, NodeView, PlaceView, ReasonView
+from agent.local.views import PlaceView, ReasonView
 from agent.state.records import MemberRecord
 
 

@@ -1,4 +1,4 @@
-"""A thin client of the agent's Unix sockets; returns the values of ``agent.local.views``.
+"""A thin client of the agent's Unix sockets; returns the values of ``agent.local.views`` and its siblings.
 
 Every call has a deadline and raises the same errors, with the same sentence and fix, as the agent did.
 """
@@ -15,7 +15,7 @@ from grpc import aio
 
 from agent.errors import NotAllowedError, UnreachableError
 from agent.limits import LONG_CALL_S, REFRESH_CALL_S, SHORT_CALL_S, STOP_CALL_S
-from agent.local import people_views, views
+from agent.local import federation_views, people_views, views
 from agent.local.devices import DeviceClient
 from agent.local.door import DoorPass
 from agent.local.queue_views import QueueView
@@ -78,7 +78,7 @@ class AgentClient(DeviceClient):
         answer = await self._answer(self._stub.ListTransfers(request, timeout=SHORT_CALL_S))
         return tuple(map(convert.transfer_from, answer.transfers))
 
-    async def federation(self) -> views.FederationView:
+    async def federation(self) -> federation_views.FederationView:
         """Return this node's place in its site, and its site's in the consortium."""
         request = pb.GetFederationRequest()
         answer = await self._answer(self._stub.GetFederation(request, timeout=SHORT_CALL_S))
@@ -89,17 +89,17 @@ class AgentClient(DeviceClient):
         answer = await self._answer(self._stub.GetQueue(pb.GetQueueRequest(), timeout=SHORT_CALL_S))
         return convert_queue.queue_from(answer)
 
-    async def refresh(self) -> views.FederationView:
+    async def refresh(self) -> federation_views.FederationView:
         """Have the registry read now; return what is known then."""
         request = pb.RefreshRegistryRequest()
         answer = await self._answer(self._stub.RefreshRegistry(request, timeout=REFRESH_CALL_S))
         return convert_federation.federation_from(answer)
 
-    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> views.InviteView:
+    async def create_invite(self, node: str, lifetime_s: float, cidr: str) -> federation_views.InviteView:
         """Make an invite for a node of this site."""
         request = pb.CreateInviteRequest(node=node, lifetime_s=lifetime_s, cidr=cidr)
         answer = await self._answer(self._stub.CreateInvite(request, timeout=SHORT_CALL_S))
-        return views.InviteView(answer.invite, answer.expires_at)
+        return federation_views.InviteView(answer.invite, answer.expires_at)
 
     async def leave_site(self, node: str) -> str:
         """Let this node, or at the gateway another one, leave the site; return a sentence about it."""

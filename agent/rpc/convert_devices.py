@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from agent.devices.wishes import Claim, DeviceChange
 from agent.errors import RequestError
 from agent.limits import MAX_DEVICE_BYTES, MAX_DEVICES, MAX_ID_CHARS, MAX_NAME_CHARS
-from agent.local import views
+from agent.local import device_views as views
 from agent.rpc import pyrdma_pb2 as pb
 from agent.text import printable
 

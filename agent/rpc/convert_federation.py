@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.local import views
+from agent.local import federation_views as views
 from agent.rpc import pyrdma_pb2 as pb
 
 

@@ -33,9 +33,10 @@ from agent.limits import (
     REPORT_CALL_S,
     STOP_CALL_S,
 )
+from agent.local.federation_views import FederationView
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView
-from agent.local.views import FederationView, GrantedView, PlaceView, ProgressView, WaitingView
+from agent.local.views import GrantedView, PlaceView, ProgressView, WaitingView
 from agent.rpc import convert_federation, convert_people, convert_queue, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import detailed_error, is_cancelled, peer_error

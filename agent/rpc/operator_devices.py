@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from agent.daemon.node import Node
 from agent.limits import LONG_CALL_S, SHORT_CALL_S
-from agent.local.views import ClaimEvent
+from agent.local.device_views import ClaimEvent
 from agent.rpc import convert_devices
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.errors import Context, answering

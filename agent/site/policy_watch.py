@@ -19,7 +19,7 @@ from typing import Final
 
 from agent.errors import StateError
 from agent.limits import POLICY_LOOK_S
-from agent.local.views import PolicyView
+from agent.local.federation_views import PolicyView
 from agent.site.opting_out import read_opted_out
 from agent.site.policy_in_force import (
     InForce,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from agent.limits import REGISTRY_AGAIN_S, REGISTRY_EVERY_S
-from agent.local.views import RegistryView
+from agent.local.federation_views import RegistryView
 from agent.site.trust import Trust
 from federation.errors import RegistryError
 from federation.registry.client import RegistryClient

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
 
-from agent.local import views
+from agent.local import federation_views, views
 from pyrdma.errors import Error
 from tui.picture import Picture
 from tui.source import Answer
@@ -23,7 +23,7 @@ NOW = 1_800_000_000.0
 DAY_S = 86_400.0
 GB = 10**9
 IMAGE = "ab" * 32
-SITE = views.SiteView(
+SITE = federation_views.SiteView(
     name="eth",
     trust_domain="eth.example",
     local=False,
@@ -55,13 +55,13 @@ SITES = (
     ),
 )
 DEVICES = (
-    views.DeviceView("gpu0", "cuda", 80 * GB, "leased", "0123456789abcdef", "/epfl/lab"),
-    views.DeviceView("gpu1", "cuda", 80 * GB, "idle", "", ""),
-    views.DeviceView("gpu2", "cuda", 80 * GB, "off", "", ""),
+    federation_views.DeviceView("gpu0", "cuda", 80 * GB, "leased", "0123456789abcdef", "/epfl/lab"),
+    federation_views.DeviceView("gpu1", "cuda", 80 * GB, "idle", "", ""),
+    federation_views.DeviceView("gpu2", "cuda", 80 * GB, "off", "", ""),
 )
 NODES = (
-    views.NodeView("eth-2", "10.0.0.2:7443", "node", "lost", 700.0, (), 0, 0.0),
-    views.NodeView("eth-1", "10.0.0.1:7443", "gateway", "ready", 1.0, DEVICES, 12, 0.4e9),
+    federation_views.NodeView("eth-2", "10.0.0.2:7443", "node", "lost", 700.0, (), 0, 0.0),
+    federation_views.NodeView("eth-1", "10.0.0.1:7443", "gateway", "ready", 1.0, DEVICES, 12, 0.4e9),
 )
 SOURCES = (
     views.SourceView("eth-2", "tcp", 3 * GB, "active", ""),
@@ -105,14 +105,14 @@ STATUS = views.StatusView(
     leases=1,
     state_fault="",
 )
-FEDERATION = views.FederationView(
+FEDERATION = federation_views.FederationView(
     site="eth",
     trust_domain="eth.example",
     node="eth-1",
     role="gateway",
     gateway="10.0.0.1:7443",
     certificate_expires_at=NOW + 20 * 3600,
-    registry=views.RegistryView("swiss-ai", "fresh", "", 4, NOW - 60, NOW + 2.5 * DAY_S),
+    registry=federation_views.RegistryView("swiss-ai", "fresh", "", 4, NOW - 60, NOW + 2.5 * DAY_S),
     sites=SITES,
     nodes=NODES,
 )
@@ -140,7 +140,7 @@ class FakeAgent:
             raise self.fault
         return self.answer.status
 
-    async def federation(self) -> views.FederationView:
+    async def federation(self) -> federation_views.FederationView:
         """Tell."""
         return self.answer.federation
 

@@ -13,7 +13,7 @@ from textual.command import CommandList, CommandPalette
 from textual.widgets import Input, Static
 
 from agent.errors import UnreachableError
-from agent.local.views import FederationView
+from agent.local.federation_views import FederationView
 from tui.app import OperatorApp
 from tui.screens.page import PageScreen
 from tui.screens.pulse import PulseScreen

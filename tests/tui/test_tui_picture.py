@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.local.views import FederationView
+from agent.local.federation_views import FederationView
 from tui.alarms import alarms
 from tui.limits import HISTORY_SAMPLES, RATE_SAMPLES
 from tui.look import Tone

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from agent.cli.main import cli
-from agent.local.views import DeviceView, RegistryView
+from agent.local.federation_views import DeviceView, RegistryView
 from tui import pulse, transfers
 from tui.picture import Picture
 from tui.pulse_pages import node_page, site_page

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import UnreachableError
-from agent.local.views import RegistryView
+from agent.local.federation_views import RegistryView
 from tui.app import OperatorApp
 from tui.source import Answer
 

@@ -35,9 +35,10 @@ from agent.daemon.faces import (
 from agent.daemon.lending import NothingLent
 from agent.daemon.pipes import Pipe
 from agent.errors import UnknownLeaseError
+from agent.local.federation_views import FederationView, RegistryView
 from agent.local.people_views import UsageView
 from agent.local.queue_views import QueueView, ReclaimsView, TermsView
-from agent.local.views import FederationView, GrantedView, LeaseView, PlaceView, RegistryView, StartView
+from agent.local.views import GrantedView, LeaseView, PlaceView, StartView
 from agent.rpc import convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.identity import IdentityInterceptor

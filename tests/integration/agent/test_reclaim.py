@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from agent.errors import OwnedError
-from agent.local.views import GrantedView, OwnDeviceView
+from agent.local.device_views import OwnDeviceView
+from agent.local.views import GrantedView
 
 Start = Callable[..., Any]
 Make = Callable[..., Path]

@@ -17,8 +17,9 @@ import psutil
 
 from agent.errors import UnreachableError
 from agent.local.client import AgentClient, wait_until_ready
+from agent.local.federation_views import FederationView
 from agent.local.people_views import Wanted
-from agent.local.views import FederationView, GrantedView, LeaseView, PublishedView, RunEvent
+from agent.local.views import GrantedView, LeaseView, PublishedView, RunEvent
 from agent.paths import Paths
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.local.views import PolicyView
+from agent.local.federation_views import PolicyView
 from federation.errors import RegistryError, RegistryRollbackError
 
 Until = Callable[..., Any]

@@ -15,7 +15,7 @@ import pytest
 from agent.cli import people_json, schema
 from agent.cli.main import _COMMANDS, cli, main
 from agent.cli.output import data_json
-from agent.local import people_views, views
+from agent.local import device_views, federation_views, people_views, views
 from agent.site.config import SiteConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,32 +36,34 @@ STATUS = views.StatusView(
     leases=2,
     state_fault="",
 )
-FEDERATION = views.FederationView(
+FEDERATION = federation_views.FederationView(
     site="uni-a",
     trust_domain="uni-a.example",
     node="gw",
     role="gateway",
     gateway="gw",
     certificate_expires_at=9.5,
-    registry=views.RegistryView("eu-lab", "fresh", "", 1, 1.5, 2.5),
+    registry=federation_views.RegistryView("eu-lab", "fresh", "", 1, 1.5, 2.5),
     sites=(
-        views.SiteView(
+        federation_views.SiteView(
             "uni-a", "uni-a.example", True, "ready", "", 0.5, "10.0.0.1:7443", 2, 1, 1, 1, 3, 0.25, 700, 312
         ),
     ),
     nodes=(
-        views.NodeView(
+        federation_views.NodeView(
             name="gw",
             address="10.0.0.1:7443",
             role="gateway",
             state="ready",
             age_s=0.5,
-            devices=(views.DeviceView("cpu0", "cpu", 100, "leased", "0123456789abcdef", "eth/n1"),),
+            devices=(
+                federation_views.DeviceView("cpu0", "cpu", 100, "leased", "0123456789abcdef", "eth/n1"),
+            ),
             images=3,
             transfer_bytes_per_s=0.25,
         ),
     ),
-    policy=views.PolicyView(
+    policy=federation_views.PolicyView(
         3, "ab12", 2, "it has opted out", ((4, 1_800_000_000),), ("the overlay: p:1:1: wrong.",)
     ),
 )
@@ -98,7 +100,7 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "stop": lambda: schema.stopped_document(LEASE),
     "init": lambda: schema.site_document(SITE, changed=True, fingerprint="88ad 499b", request="r.json"),
-    "invite": lambda: schema.invite_document(views.InviteView("pyrdma1.x.y", 3.5), "gpu07"),
+    "invite": lambda: schema.invite_document(federation_views.InviteView("pyrdma1.x.y", 3.5), "gpu07"),
     "nodes": lambda: schema.federation_document(FEDERATION),
     "whoami": lambda: people_json.whoami_document(
         people_views.WhoAmIView(
@@ -132,7 +134,7 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "devices": lambda: schema.devices_document(
         [
-            views.OwnDeviceView(
+            device_views.OwnDeviceView(
                 id="gpu0",
                 kind="gpu",
                 device_class="h100-80gb",
@@ -140,7 +142,7 @@ DOCUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
                 state="reclaiming",
                 wanted=("a job",),
                 left_s=7.5,
-                guests=(views.GuestView("0123456789abcdef", "m", "eth/gpu07", 60.5, 10.0),),
+                guests=(device_views.GuestView("0123456789abcdef", "m", "eth/gpu07", 60.5, 10.0),),
                 donated=True,
                 draining=False,
                 only_idle=True,

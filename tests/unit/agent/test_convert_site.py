@@ -40,7 +40,7 @@ from agent.limits import (
     MAX_REPORTED_IMAGES,
     MAX_REPORTED_NAMES,
 )
-from agent.local import views
+from agent.local import federation_views, views
 from agent.rpc import convert, convert_federation, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from agent.rpc.node import wish_from
@@ -83,8 +83,8 @@ REPORT = Report(
     (LeaseUse("l1", 5, 6),),
 )
 SUMMARY = SiteSummary("uni-b", "0.1.0", 4, 3, 2, 1, 1.5, (ClassCount("h100", 4, 3),), 700, 2.5e9, 6)
-REGISTRY = views.RegistryView("lab", "fresh", "all is well", 3, 1.5, 2.5)
-FEDERATION = views.FederationView(
+REGISTRY = federation_views.RegistryView("lab", "fresh", "all is well", 3, 1.5, 2.5)
+FEDERATION = federation_views.FederationView(
     site="uni-a",
     trust_domain="uni-a.example",
     node="gpu01",
@@ -93,7 +93,7 @@ FEDERATION = views.FederationView(
     certificate_expires_at=9.5,
     registry=REGISTRY,
     sites=(
-        views.SiteView(
+        federation_views.SiteView(
             name="uni-b",
             trust_domain="uni-b.example",
             local=True,
@@ -112,18 +112,18 @@ FEDERATION = views.FederationView(
         ),
     ),
     nodes=(
-        views.NodeView(
+        federation_views.NodeView(
             name="gpu01",
             address="10.0.0.1:7443",
             role="node",
             state="ready",
             age_s=0.25,
-            devices=(views.DeviceView("cpu0", "cpu", 5, "leased", "l1", "uni-b/gpu01"),),
+            devices=(federation_views.DeviceView("cpu0", "cpu", 5, "leased", "l1", "uni-b/gpu01"),),
             images=5,
             transfer_bytes_per_s=1.5,
         ),
     ),
-    policy=views.PolicyView(3, "ab12", 2, "it opted out", ((4, 5), (6, 7)), ("one", "two")),
+    policy=federation_views.PolicyView(3, "ab12", 2, "it opted out", ((4, 5), (6, 7)), ("one", "two")),
 )
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from waiting import until
 
 from agent.errors import StateError
-from agent.local.views import RegistryView
+from agent.local.federation_views import RegistryView
 from agent.site.config import SiteConfig
 from agent.site.registry_watch import RegistryWatch
 from agent.site.trust import Trust

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.local import views
+from agent.local import federation_views, views
 from agent.rpc import convert
 from agent.rpc.generate import generate
 from agent.rpc.streams import stream_of
@@ -31,7 +31,7 @@ STATUS = views.StatusView(
     (views.PeerView("unix:/x", "n", True, "f"),),
     2,
     "disk full",
-    policy=views.PolicyView(3, "ab", 2, "it opted out", ((4, 5),), ("one",)),
+    policy=federation_views.PolicyView(3, "ab", 2, "it opted out", ((4, 5),), ("one",)),
 )
 PLACE = views.PlaceView(1, 2, (views.ReasonView("full", "all in use.", "wait"),), (3.5, 9.5))
 START = views.StartView("tcp", 20, 0.25, 0.125, 0.5, True, (views.PhaseView("map", 0.25),), (SOURCE,))

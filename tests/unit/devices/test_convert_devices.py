@@ -8,7 +8,7 @@ from agent.daemon.faces import LeaseUse, Order, Report, ReportedDevice
 from agent.devices.wishes import Claim, DeviceChange
 from agent.errors import RequestError
 from agent.limits import MAX_DEVICES, MAX_GRACE_S
-from agent.local.views import GuestView, HandedOverView, OwnDeviceView, TakingView
+from agent.local.device_views import GuestView, HandedOverView, OwnDeviceView, TakingView
 from agent.rpc import convert_devices, convert_site
 from agent.rpc import pyrdma_pb2 as pb
 from pyrdma.image.manifest import ImageId

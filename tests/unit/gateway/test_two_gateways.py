@@ -33,7 +33,8 @@ from agent.errors import RefusedError, RunnerError, UnknownLeaseError, UnknownMo
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
-from agent.local.views import GrantedView, LeaseView, PlaceView, RegistryView, RunEvent, StartView
+from agent.local.federation_views import RegistryView
+from agent.local.views import GrantedView, LeaseView, PlaceView, RunEvent, StartView
 from agent.openness.history import History
 from agent.resolve import ModelRef, Offer
 from agent.site.home import SiteConfig
