@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.clocks import boot_time_s
-from agent.daemon.faces import LeaseUse, ReportedDevice
 from agent.daemon.leases import Leases
+from agent.daemon.reports import LeaseUse, ReportedDevice
 from agent.daemon.spares import Spares
 from agent.devices.choice import Choosable, choose
 from agent.devices.nvml import Gpus, GpuUse

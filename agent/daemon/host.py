@@ -11,12 +11,13 @@ from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
 from agent.daemon.config import ServeConfig
 from agent.daemon.devices import Devices, cpu_devices
-from agent.daemon.faces import Emit, LeaseEnd, Order, Report, ReportedImage
+from agent.daemon.faces import Emit, Order
 from agent.daemon.image_socket import ImageSocket
 from agent.daemon.leases import Leases
 from agent.daemon.lending import Lending
 from agent.daemon.parts import Launcher, Lender, StartCache
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import LeaseEnd, Report, ReportedImage
 from agent.daemon.spares import Spares
 from agent.daemon.supply import Found, Supply
 from agent.daemon.transfers import Transfers

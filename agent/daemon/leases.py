@@ -19,13 +19,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from agent.daemon.cache_keeper import CacheKeeper
-from agent.daemon.faces import Emit, LeaseEnd, Order
+from agent.daemon.faces import Emit, Order
 from agent.daemon.fence import FencedPipe
 from agent.daemon.lease_views import view_of, whose
 from agent.daemon.notices import Notices
 from agent.daemon.open_leases import OpenLeases, is_over, unknown
 from agent.daemon.pipes import Pipe, StreamPipe
 from agent.daemon.relay import HOST, Relay
+from agent.daemon.reports import LeaseEnd
 from agent.daemon.spares import Spares
 from agent.daemon.starting import Notifier, OpenLease, Starting
 from agent.daemon.supply import Found, Supply

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-from agent.daemon.faces import Emit, Gateway, Heed, LeaseEnd, Order, Report, Wish, unheeded
+from agent.daemon.faces import Emit, Gateway, Heed, Order, Wish, unheeded
 from agent.daemon.leases import Leases
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
+from agent.daemon.reports import LeaseEnd, Report
 from agent.errors import NotGatewayError, RequestError
 from agent.local.federation_views import FederationView
 from agent.local.people_views import UsageView

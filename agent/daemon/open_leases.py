@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.daemon.clocks import boot_time_s
-from agent.daemon.faces import LeaseEnd
 from agent.daemon.parts import Runner
+from agent.daemon.reports import LeaseEnd
 from agent.daemon.starting import OpenLease
 from agent.errors import StateError, UnknownLeaseError
 from agent.limits import MAX_LEASE_TTL_S

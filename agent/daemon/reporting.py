@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from agent.daemon.clocks import boot_time_s
-from agent.daemon.faces import LeaseEnd, Report
 from agent.daemon.leases import Leases
+from agent.daemon.reports import LeaseEnd, Report
 from agent.limits import MAX_REPORTED_IMAGES, REPORT_CALL_S, REPORT_EVERY_S
 from federation.errors import FederationError
 from pyrdma.errors import Error

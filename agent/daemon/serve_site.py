@@ -19,13 +19,13 @@ from grpc import ServerCredentials, aio
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.config import ServeConfig
-from agent.daemon.faces import LeaseEnd, Report
 from agent.daemon.host import Host
 from agent.daemon.lending import NothingLent
 from agent.daemon.member import Member
 from agent.daemon.node import Node
 from agent.daemon.parts import Lender, NodeFace
 from agent.daemon.places import GatewayPlace, NodePlace
+from agent.daemon.reports import LeaseEnd, Report
 from agent.daemon.visits import Visits
 from agent.gateway.egress import SiteEgress
 from agent.gateway.fairness import Fairness, Parts

@@ -16,8 +16,9 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
-from agent.daemon.faces import Donor, Emit, Heed, LeaseOffer, OfferRequest, SiteSummary, Wish, unheeded
+from agent.daemon.faces import Donor, Emit, Heed, LeaseOffer, OfferRequest, Wish, unheeded
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import SiteSummary
 from agent.errors import BusyError, RefusedError, UnknownLeaseError
 from agent.gateway.asking import Asking
 from agent.gateway.brokered import BrokeredLeases

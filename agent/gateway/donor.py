@@ -12,8 +12,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from agent.daemon.faces import Emit, Heed, Host, LeaseOffer, OfferRequest, Refusal, Report, unheeded
+from agent.daemon.faces import Emit, Heed, Host, LeaseOffer, OfferRequest, Refusal, unheeded
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import Report
 from agent.errors import RefusedError, StateError, UnknownLeaseError
 from agent.gateway.core.book import Lease, lease_id_of
 from agent.gateway.core.events import (

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from agent.daemon.faces import ReportedImage
 from agent.daemon.host import Host
+from agent.daemon.reports import ReportedImage
 from agent.daemon.supply import Found
 from agent.errors import RequestError, UnknownModelError
 from agent.local.views import NoteView, ProgressView

@@ -10,22 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from agent.daemon.faces import (
-    Emit,
-    Heed,
-    LeaseOffer,
-    OfferRequest,
-    Order,
-    Refusal,
-    Report,
-    SiteSummary,
-    Wish,
-    unheeded,
-)
+from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Order, Refusal, Wish, unheeded
 from agent.daemon.faces import Host as HostFace
 from agent.daemon.host import Host
 from agent.daemon.pipes import Pipe
 from agent.daemon.reporting import Reporting
+from agent.daemon.reports import Report, SiteSummary
 from agent.errors import NotAllowedError
 from agent.gateway.account_usage import LeaseUsage, LedgerUsage
 from agent.gateway.accounts import SiteAccounts, UsageBooks

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.daemon.catalogue import Catalogue
-from agent.daemon.faces import ReportedImage
+from agent.daemon.reports import ReportedImage
 from agent.errors import UnknownModelError
 from agent.gateway.neighbours import Neighbours, split_site
 from agent.resolve import ModelRef, Offer, choose

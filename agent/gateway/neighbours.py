@@ -13,8 +13,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.daemon.faces import SitePeer, SiteSummary
+from agent.daemon.faces import SitePeer
 from agent.daemon.parts import Lender
+from agent.daemon.reports import SiteSummary
 from agent.errors import RequestError
 from agent.limits import MAX_SITE_QUESTIONS, SITE_POLL_S, SITE_SILENCE_S
 from agent.local.federation_views import SiteView

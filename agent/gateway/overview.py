@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent import __version__
-from agent.daemon.faces import SiteSummary
 from agent.daemon.host import Host
+from agent.daemon.reports import SiteSummary
 from agent.gateway.donor import LocalDonor
 from agent.gateway.egress import SiteEgress
 from agent.gateway.fairness import Fairness

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from itertools import islice
 
-from agent.daemon.faces import Report
+from agent.daemon.reports import Report
 from agent.errors import StateError
 from agent.gateway.core.book import Lease
 from agent.gateway.core.change import Change

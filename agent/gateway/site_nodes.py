@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.daemon.faces import Host as HostFace
-from agent.daemon.faces import LeaseEnd, Report, ReportedImage
 from agent.daemon.host import Host
+from agent.daemon.reports import LeaseEnd, Report, ReportedImage
 from agent.errors import PeerNodeError, RequestError
 from agent.gateway.core.fleet import Fleet
 from agent.gateway.core.request import LeaseRequest

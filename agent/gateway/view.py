@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.daemon.faces import ClassCount, SiteSummary
+from agent.daemon.reports import ClassCount, SiteSummary
 from agent.gateway.core.book import Book
 from agent.gateway.core.fleet import Device, DeviceRef, Heard
 from agent.gateway.core.leases import State

@@ -1,4 +1,4 @@
-"""Between protobuf messages and the values of ``agent.daemon.faces``.
+"""Between protobuf messages and the values of ``agent.daemon.faces`` and ``agent.daemon.reports``.
 
 What comes from peers is checked where it is read: ids, names that are printed or stored, and numbers: a float
 may be no number at all, and SQLite keeps no integer above 2^63.
@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from agent.daemon.faces import (
+from agent.daemon.faces import LeaseOffer, OfferRequest, Order, Refusal, Wish
+from agent.daemon.reports import (
     ClassCount,
     LeaseEnd,
-    LeaseOffer,
     LeaseUse,
-    OfferRequest,
-    Order,
-    Refusal,
     Report,
     ReportedDevice,
     ReportedImage,
     SiteSummary,
-    Wish,
 )
 from agent.errors import RequestError
 from agent.limits import (

@@ -17,12 +17,11 @@ from agent.daemon.faces import (
     OfferRequest,
     Order,
     Refusal,
-    Report,
-    SiteSummary,
     Wish,
     unheeded,
 )
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import Report, SiteSummary
 from agent.errors import PeerNodeError, UnknownLeaseError
 from agent.limits import (
     LONG_CALL_S,

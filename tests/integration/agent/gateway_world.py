@@ -20,20 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.descriptor import MethodDescriptor
 from grpc import aio
 
-from agent.daemon.faces import (
-    Emit,
-    Heed,
-    LeaseOffer,
-    OfferRequest,
-    Order,
-    Refusal,
-    Report,
-    SiteSummary,
-    Wish,
-    unheeded,
-)
+from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Order, Refusal, Wish, unheeded
 from agent.daemon.lending import NothingLent
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import Report, SiteSummary
 from agent.errors import UnknownLeaseError
 from agent.local.federation_views import FederationView, RegistryView
 from agent.local.people_views import UsageView

@@ -13,9 +13,10 @@ import blake3
 
 from agent.daemon.cache_keeper import CacheKeeper
 from agent.daemon.catalogue import Catalogue
-from agent.daemon.faces import LeaseEnd, Order
+from agent.daemon.faces import Order
 from agent.daemon.leases import Leases
 from agent.daemon.parts import Assignment, Parcel
+from agent.daemon.reports import LeaseEnd
 from agent.daemon.spares import Spares
 from agent.daemon.supply import Supply
 from agent.daemon.transfers import Transfers

@@ -13,19 +13,15 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.daemon.faces import (
+from agent.daemon.faces import LeaseOffer, OfferRequest, Order, Refusal, Wish
+from agent.daemon.reports import (
     ClassCount,
     LeaseEnd,
-    LeaseOffer,
     LeaseUse,
-    OfferRequest,
-    Order,
-    Refusal,
     Report,
     ReportedDevice,
     ReportedImage,
     SiteSummary,
-    Wish,
 )
 from agent.errors import PeerNodeError
 from agent.limits import (

@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 from waiting import until
 
-from agent.daemon.faces import LeaseEnd, Order, Report, Wish
+from agent.daemon.faces import Order, Wish
 from agent.daemon.member import Member
+from agent.daemon.reports import LeaseEnd, Report
 from agent.errors import NotGatewayError, PeerNodeError, RequestError
 from agent.limits import MAX_REPORTED_IMAGES, REPORT_EVERY_S
 from federation.identity.names import NodeIdentity

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.daemon.faces import LeaseUse, Order, Report, ReportedDevice
+from agent.daemon.faces import Order
+from agent.daemon.reports import LeaseUse, Report, ReportedDevice
 from agent.devices.wishes import Claim, DeviceChange
 from agent.errors import RequestError
 from agent.limits import MAX_DEVICES, MAX_GRACE_S

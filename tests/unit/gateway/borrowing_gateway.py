@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Refusal, SiteSummary, Wish, unheeded
+from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Refusal, Wish, unheeded
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import SiteSummary
 from agent.gateway.broker import SiteBroker
 from agent.gateway.naming import Naming
 from agent.gateway.neighbours import Neighbours

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Order, Report, ReportedDevice
+from agent.daemon.faces import Emit, LeaseOffer, OfferRequest, Order
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import Report, ReportedDevice
 from agent.errors import PeerNodeError
 from agent.gateway.core.events import Decision
 from agent.gateway.core.law import Law

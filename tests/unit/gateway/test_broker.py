@@ -8,7 +8,8 @@ import pytest
 from borrowing_gateway import IMAGE, NO_DEVICE, Sites
 from waiting import until
 
-from agent.daemon.faces import LeaseOffer, SiteSummary, Wish
+from agent.daemon.faces import LeaseOffer, Wish
+from agent.daemon.reports import SiteSummary
 from agent.errors import PeerNodeError, RefusedError, UnknownLeaseError
 from agent.limits import MAX_DONORS_ASKED, MAX_EVENTS_HELD
 from agent.local.views import AcceptedView, NoteView, PhaseView, ProgressView, RunEvent

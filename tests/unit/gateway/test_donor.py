@@ -13,7 +13,8 @@ import pytest
 from donor_site import REPORT, REQUEST, site
 from waiting import until
 
-from agent.daemon.faces import LeaseEnd, LeaseNotice
+from agent.daemon.faces import LeaseNotice
+from agent.daemon.reports import LeaseEnd
 from agent.errors import StateError, UnknownLeaseError
 from agent.gateway.core.book import Cause, LeaseState
 from agent.local.views import PlaceView

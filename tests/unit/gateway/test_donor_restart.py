@@ -10,7 +10,8 @@ import pytest
 from donor_site import REQUEST, site
 from waiting import until
 
-from agent.daemon.faces import LeaseEnd, LeaseNotice, Refusal, ReportedDevice
+from agent.daemon.faces import LeaseNotice, Refusal
+from agent.daemon.reports import LeaseEnd, ReportedDevice
 from agent.errors import RefusedError
 from agent.gateway.core.book import Cause, LeaseState
 from agent.limits import LEASE_REPORT_GRACE_S

@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from waiting import until
 
-from agent.daemon.faces import LeaseOffer, OfferRequest, Refusal, Report, ReportedDevice
+from agent.daemon.faces import LeaseOffer, OfferRequest, Refusal
+from agent.daemon.reports import Report, ReportedDevice
 from agent.gateway.core.law import Law
 from agent.gateway.donor import LocalDonor
 from agent.gateway.fairness import Fairness, Parts

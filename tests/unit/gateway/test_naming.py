@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agent.daemon.faces import ReportedImage, SiteSummary
+from agent.daemon.reports import ReportedImage, SiteSummary
 from agent.errors import AmbiguousModelError, PeerNodeError, RequestError, UnknownModelError
 from agent.gateway.naming import Meant, Naming
 from agent.gateway.neighbours import Neighbours, split_site

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from waiting import until
 
-from agent.daemon.faces import SiteSummary
+from agent.daemon.reports import SiteSummary
 from agent.errors import PeerNodeError
 from agent.gateway.neighbours import Neighbours
 from agent.limits import MAX_SITE_QUESTIONS, SITE_SILENCE_S

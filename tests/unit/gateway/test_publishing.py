@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.faces import Report, ReportedDevice
+from agent.daemon.reports import Report, ReportedDevice
 from agent.gateway.core.book import Lease, LeaseState
 from agent.gateway.core.events import ClockRead, NodeHeard, OfferAsked, OfferCommitted, PolicyChanged
 from agent.gateway.core.fleet import Device, DeviceRef, NodeReport

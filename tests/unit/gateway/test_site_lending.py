@@ -10,7 +10,7 @@ import blake3
 import pytest
 from waiting import until
 
-from agent.daemon.faces import ReportedImage
+from agent.daemon.reports import ReportedImage
 from agent.daemon.supply import Found, Supplied
 from agent.errors import BusyError, RequestError, UnknownModelError
 from agent.gateway.forwarding import Forwarding, SiteLending

@@ -13,22 +13,9 @@ import pytest
 from waiting import until
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
-from agent.daemon.faces import (
-    Emit,
-    Heed,
-    LeaseEnd,
-    LeaseOffer,
-    OfferRequest,
-    Order,
-    Refusal,
-    Report,
-    ReportedDevice,
-    ReportedImage,
-    SiteSummary,
-    Wish,
-    unheeded,
-)
+from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Order, Refusal, Wish, unheeded
 from agent.daemon.pipes import Pipe
+from agent.daemon.reports import LeaseEnd, Report, ReportedDevice, ReportedImage, SiteSummary
 from agent.errors import RefusedError, RunnerError, UnknownLeaseError, UnknownModelError
 from agent.gateway.gateway import Gateway
 from agent.gateway.neighbours import Neighbours
