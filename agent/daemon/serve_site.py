@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +18,14 @@ from grpc import ServerCredentials, aio
 
 from agent.daemon.borrowed import BorrowedLeases, boot_time_s
 from agent.daemon.config import ServeConfig
+from agent.daemon.discovery import announce, browse
 from agent.daemon.host import Host
 from agent.daemon.lending import NothingLent
 from agent.daemon.member import Member
 from agent.daemon.node import Node
 from agent.daemon.parts import Lender, NodeFace
 from agent.daemon.places import GatewayPlace, NodePlace
+from agent.daemon.renewal import Renewing, renew_always
 from agent.daemon.reports import LeaseEnd, Report
 from agent.daemon.visits import Visits
 from agent.gateway.egress import SiteEgress
@@ -34,7 +35,7 @@ from agent.gateway.neighbours import Neighbours
 from agent.gateway.own import BrokerFor
 from agent.ledger.carbon import read_carbon
 from agent.ledger.exchange import ExchangePeer
-from agent.limits import CERTIFICATE_AGAIN_S, SERVER_GRACE_S
+from agent.limits import SERVER_GRACE_S
 from agent.openness.history import History
 from agent.openness.page import Page
 from agent.openness.server import PageServer
@@ -55,7 +56,7 @@ from agent.rpc.pyrdma_pb2_grpc import (
 )
 from agent.rpc.site import SiteService
 from agent.rpc.visitors import VisitorService, start_visitor_server
-from agent.site.certificates import next_renewal_s, renew
+from agent.site.certificates import renew
 from agent.site.config import default_listen
 from agent.site.enrolment import Enrolment
 from agent.site.home import SiteConfig, SiteHome
@@ -67,20 +68,13 @@ from agent.site.whereabouts import Whereabouts
 from agent.state import LeaseRecord, RegistryMarks, SiteStore, StateFile, Store
 from agent.state.egress_days import EgressDays
 from agent.state.token_store import TokenStore
-from federation.discovery.hints import Claim, Hints, Role
-from federation.discovery.mdns import Announcer, Browser
-from federation.errors import FederationError
-from federation.identity.authority import make_csr
-from federation.identity.keys import key_from_pem
+from federation.discovery.hints import Hints, Role
 from federation.identity.names import NodeIdentity
 from federation.policy.policy import Data
 from federation.registry.client import RegistryClient
-from pyrdma.errors import Error
 
 _NO_BOUNDS: Final = Data()
 _log = logging.getLogger(__name__)
-Renewing = Callable[[bytes], Awaitable[bytes]]
-"""Given a certificate request, returns a new certificate."""
 
 
 class SitePart:
@@ -152,7 +146,7 @@ class SitePart:
         ending.push_async_callback(member.stop_lending)  # while those who have to hear of it still can
         assert node.borrowed is not None, "a node in a site borrows"
         ending.push_async_callback(node.borrowed.close)
-        _run(self._renew_always(keyring, renewing), ending)
+        _run(renew_always(self.site, keyring, renewing), ending)
         if old:
             _run(node.borrowed.give_back_old(old), ending)
         _log.info("%s listens on %s as %s", self.here, self.site.listen, self.site.role)
@@ -237,7 +231,7 @@ class SitePart:
             tokens=tokens,
             store=self._store,
         )
-        await self._announce(Role.GATEWAY, ending)
+        await announce(site, Role.GATEWAY, self._config.mdns, ending)
 
         async def renewing(csr: bytes) -> bytes:
             return await certificate(csr, site.identity)
@@ -287,7 +281,7 @@ class SitePart:
     ) -> tuple[Gateway | Member, Renewing]:
         site = self.site
         hints = Hints(site.trust_domain)
-        await self._browse(hints, ending)
+        await browse(hints, self._config.mdns, ending)
         whereabouts = Whereabouts(trust, lambda: hints.addresses(site.trust_domain, site.gateway_node))
 
         def stub() -> NodeStub:
@@ -307,7 +301,7 @@ class SitePart:
         ending.push_async_callback(member.close)
         node.borrowed = BorrowedLeases(self._store, client, self.here, running)
         node.place = NodePlace(site, member=member, keyring=keyring)
-        await self._announce(Role.NODE, ending)
+        await announce(site, Role.NODE, self._config.mdns, ending)
         return member, client.renew_certificate
 
     def _registry_client(self) -> RegistryClient | None:
@@ -342,42 +336,6 @@ class SitePart:
     def _node_lender(self, name: str, address: str) -> Lender:
         target = self._trust.own_node(name, address)
         return LenderClient(name, lambda: NodeStub(self._channels.to(target)), name)  # type: ignore[no-untyped-call]
-
-    # --- discovery and certificates -----------------------------------------------------------------------
-
-    async def _announce(self, role: Role, ending: AsyncExitStack) -> None:
-        if not self._config.mdns:
-            return
-        host, _, port = self.site.address.rpartition(":")
-        claim = Claim(self.site.trust_domain, self.site.node, role)
-        try:
-            announcer = await Announcer.start(claim, host=host, port=int(port), interfaces=self._config.mdns)
-        except FederationError as error:
-            _log.warning("this node does not announce itself: %s", error.message)
-            return
-        ending.push_async_callback(announcer.close)
-
-    async def _browse(self, hints: Hints, ending: AsyncExitStack) -> None:
-        if not self._config.mdns:
-            return
-        try:
-            browser = await Browser.start(hints, interfaces=self._config.mdns)
-        except FederationError as error:
-            _log.warning("nodes cannot be heard of here: %s", error.message)
-            return
-        ending.push_async_callback(browser.close)
-
-    async def _renew_always(self, keyring: Keyring, renewing: Renewing) -> None:
-        while True:
-            due_s = next_renewal_s(*keyring.validity(), jitter=random.uniform(-1, 1))  # noqa: S311 - no secret
-            await asyncio.sleep(max(0.0, due_s - time.time()))
-            csr = make_csr(key_from_pem(keyring.current().key), self.site.identity)
-            try:
-                keyring.replace(await renewing(csr))
-                _log.info("the certificate of %s has been renewed", self.here)
-            except (Error, FederationError) as error:
-                _log.error("the certificate of %s could not be renewed: %s", self.here, error.message)
-                await asyncio.sleep(CERTIFICATE_AGAIN_S)
 
 
 def _run(work: Coroutine[object, object, None], ending: AsyncExitStack) -> None:
