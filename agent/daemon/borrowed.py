@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from agent.daemon.clocks import boot_time_s as boot_time_s
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Broker, Emit, LeaseNotice, Wish
 from agent.daemon.lease_views import view_of, whose
 from agent.daemon.leases import Leases

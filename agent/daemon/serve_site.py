@@ -16,7 +16,8 @@ from typing import Final
 
 from grpc import ServerCredentials, aio
 
-from agent.daemon.borrowed import BorrowedLeases, boot_time_s
+from agent.daemon.borrowed import BorrowedLeases
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.config import ServeConfig
 from agent.daemon.discovery import announce, browse
 from agent.daemon.host import Host

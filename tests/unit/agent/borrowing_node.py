@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.daemon.borrowed import BorrowedLeases, boot_time_s
+from agent.daemon.borrowed import BorrowedLeases
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Emit, Heed, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.local.views import AcceptedView, GrantedView, LeaseView, RunEvent, StartView

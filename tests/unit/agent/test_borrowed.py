@@ -10,7 +10,8 @@ import pytest
 from borrowing_node import HERE, IMAGE, Broker, borrower, refused, speak
 from waiting import until
 
-from agent.daemon.borrowed import BorrowedLeases, boot_time_s
+from agent.daemon.borrowed import BorrowedLeases
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Heed, LeaseNotice, unheeded
 from agent.errors import PeerNodeError, StoppingError, UnknownLeaseError
 from agent.limits import KILL_SLACK_S

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from waiting import until
 
-from agent.daemon.borrowed import BorrowedLeases, boot_time_s
+from agent.daemon.borrowed import BorrowedLeases
+from agent.daemon.clocks import boot_time_s
 from agent.daemon.faces import Emit, Heed, LeaseOffer, OfferRequest, Order, Refusal, Wish, unheeded
 from agent.daemon.pipes import Pipe
 from agent.daemon.reports import LeaseEnd, Report, ReportedDevice, ReportedImage, SiteSummary
