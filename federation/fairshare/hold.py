@@ -2,8 +2,8 @@
 
 Rules: from what its leases may last at most, it is known when enough devices of a node will be free. Until
 then what comes free there goes to leases only that have ended by then: as long as such are waiting, keeping
-costs nothing. Where none are, a device idles for ``wide_hold_s`` at a stretch; then the hold is given up, and
-the same request has its next one after ``HOLD_PAUSES`` times as long.
+costs nothing. Where none are, devices idle: for ``wide_hold_s`` in all, however often a short lease comes in
+between. Then the hold is given up, and the same request has its next one after ``HOLD_PAUSES`` times as long.
 
 Source: EASY backfilling (D. Lifka, The ANL/IBM SP Scheduling System, 1995); the bound on idling is our own.
 """
@@ -17,7 +17,7 @@ from typing import Final
 from federation.fairshare.line import Key
 
 HOLD_PAUSES: Final = 3
-"""Where no short leases come in between, a device idles for it a quarter of the time at most."""
+"""So a device idles for it a quarter of the time at most."""
 HOLD_SLACK_S: Final = 60.0
 """A hold outlives the last lease by so much: what ran there may take a while to stop."""
 
@@ -29,11 +29,13 @@ class Hold:
     Args:
         key: which request.
         until_s: enough devices are free by then.
+        idle_left_s: for so long may devices idle for it yet, s.
         given_up_s: it is given up then, since a kept device idles; without one that does, never.
     """
 
     key: Key
     until_s: float
+    idle_left_s: float
     given_up_s: float = math.inf
 
     @property
@@ -45,17 +47,13 @@ class Hold:
         """Say whether anything is kept; a hold that is over is remembered for the pause after it."""
         return now_s < self.over_s
 
-    def seen(self, now_s: float, wide_hold_s: float, *, idle: bool) -> Hold:
-        """Return the hold after a look at what it keeps.
-
-        Args:
-            now_s: the moment.
-            wide_hold_s: the policy's.
-            idle: whether nobody has anything on one of the devices.
-        """
+    def seen(self, now_s: float, *, idle: bool) -> Hold:
+        """Return the hold after a look at it; ``idle``: nobody has anything on one of the devices."""
         if not self.in_force(now_s) or idle == (self.given_up_s < math.inf):
             return self
-        return replace(self, given_up_s=now_s + wide_hold_s if idle else math.inf)
+        if idle:
+            return replace(self, given_up_s=now_s + self.idle_left_s)
+        return replace(self, idle_left_s=self.given_up_s - now_s, given_up_s=math.inf)
 
 
 def may_hold(before: Hold | None, head: Key, now_s: float, wide_hold_s: float) -> bool:

@@ -111,8 +111,9 @@ class CapsForm(Form):
     over_share: Annotated[int, *ratio(1000, 100_000)] = Field(
         default=2000, description="An account holds at most this times its share while another would fit."
     )
-    wide_hold: Annotated[int, *duration(0, 900)] = Field(
-        default=900, description="How long a device idles while its node is kept for the head of the line."
+    wide_hold: Annotated[int, *duration(0, 4 * 3600)] = Field(
+        default=3600,
+        description="How long devices idle, in all, while their node is kept for the head of the line.",
     )
     max_wait: Annotated[int, *duration(600, 30 * 86400)] = Field(
         default=4 * 3600,

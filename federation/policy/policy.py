@@ -101,7 +101,7 @@ class Caps:
     Args:
         over_share_permille: an account holds at most this times its share of the federation's donated devices
             while another would fit.
-        wide_hold_s: a device idles this long at most while its node is kept for a wide head of the line.
+        wide_hold_s: devices idle so long in all while their node is kept for a wide head of the line.
         max_wait_s: after it a request goes first in its account, whose factor is doubled per further one.
         max_age_factor: the most that aging multiplies by; a power of two.
         preempt_every_s: a lease is preempted for another guest at most once in this time; 0: never.
@@ -112,7 +112,7 @@ class Caps:
     """
 
     over_share_permille: int = 2000
-    wide_hold_s: int = 900
+    wide_hold_s: int = 3600
     max_wait_s: int = 4 * 3600
     max_age_factor: int = 16
     preempt_every_s: int = 3600

@@ -150,10 +150,10 @@ def _keep(change: Change, supply: Supply, head: Waiting[Wish]) -> None:
         found = supply.soonest(head.wish.request)
         if found is None:
             return
-        before = NodeHold(Hold(head.key, found[0]), found[1])
+        before = NodeHold(Hold(head.key, found[0], limit_s), found[1])
     assert before is not None, "nothing would be in the way of another hold"
     shelf = supply.shelves.get(before.node)
-    hold = before.hold.seen(change.now_s, limit_s, idle=shelf is not None and bool(shelf.free))
+    hold = before.hold.seen(change.now_s, idle=shelf is not None and bool(shelf.free))
     change.hold = NodeHold(hold, before.node)
     supply.keep(change.hold)
     if hold.in_force(change.now_s):
