@@ -9,7 +9,7 @@ EXTRA  ?= cpu
 DEMO_ARGS ?=
 BENCH  ?= loopback resident_map disk_load cli_start agent_idle identity_check join ledger_verify ledger_sync decision
 
-.PHONY: demo test test-long check bench proto format clean
+.PHONY: demo test test-long test-gpu check bench proto format clean
 
 demo: $(STAMP)
 	@$(BIN)/pyrdma-agent demo $(DEMO_ARGS)
@@ -20,6 +20,10 @@ test: $(STAMP)
 # Weeks of simulated sharing, by seed: half an hour on one core.
 test-long: $(STAMP)
 	@$(BIN)/python -m pytest tests/long --timeout=3600
+
+# On a machine with a GPU that nobody uses.
+test-gpu: $(STAMP)
+	@$(BIN)/python -m pytest tests/gpu
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

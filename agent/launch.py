@@ -240,7 +240,8 @@ class RunnerLauncher:
                 f"this node cannot run models: {', '.join(missing)} not installed.",
                 fix="install the extra: pip install 'pyrdma-agent[engine]'",
             )
-        return await start_runner([sys.executable, "-m", "agent.runner", *self._hidden], gpus)
+        command = [sys.executable, "-m", "agent.runner", *self._hidden, *(["--gpu"] if gpus else [])]
+        return await start_runner(command, gpus)
 
     async def check(self, folder: Path) -> str:
         """Check in a process of its own that the folder's model can be bound; return a note or nothing.

@@ -30,12 +30,16 @@ def main(arguments: list[str]) -> int:
         default=[],
         help="refuse to run if the sandbox would show this folder",
     )
+    parser.add_argument("--gpu", action="store_true", help="compute on the GPU of CUDA_VISIBLE_DEVICES")
     options = parser.parse_args(arguments)
     channel = Channel.from_fd(options.control_fd)
     try:
         sandbox.enter(
             sandbox.Confinement(
-                keep_fds=(options.control_fd,), packages=("agent", "pyrdma"), hidden=tuple(options.hide)
+                gpus=options.gpu,
+                keep_fds=(options.control_fd,),
+                packages=("agent", "pyrdma"),
+                hidden=tuple(options.hide),
             )
         )
         signal.signal(signal.SIGTERM, lambda *_: os._exit(_OK))
@@ -45,7 +49,7 @@ def main(arguments: list[str]) -> int:
         started = time.monotonic()
         from agent.runner.process import live  # seconds, and threads: only behind the sandbox
 
-        live(channel, started)
+        live(channel, started, gpu=options.gpu)
     except ChannelError:
         return _OK  # nobody is there any more: the ordinary end
     except Error as error:

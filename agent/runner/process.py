@@ -25,8 +25,9 @@ from agent.runner.app import Gate, build_app
 from agent.runner.engine import TransformersEngine
 from agent.runner.limits import GRACE_S
 from agent.runner.warm import warm_up
+from pyrdma import sandbox
 from pyrdma.attach import receive_attachment
-from pyrdma.errors import ChannelError
+from pyrdma.errors import ChannelError, LocalError
 from pyrdma.staging import Staging
 from pyrdma.wire import Channel
 
@@ -62,22 +63,25 @@ class Phases:
         self._channel.send({"op": "serving", "phases": ready})
 
 
-def live(channel: Channel, started: float) -> None:
+def live(channel: Channel, started: float, *, gpu: bool = False) -> None:
     """Run a runner's life; return when its lease has ended.
 
     Args:
         channel: the control channel.
         started: when the process began to import, on the monotonic clock.
+        gpu: whether it computes on a GPU.
 
     Raises:
+        LocalError: CUDA does not start.
         ChannelError: the control channel ended.
         BindingError: the image cannot be served.
     """
     imported = time.monotonic()
     adapter.quiet()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    staging = Staging(device) if device.type == "cuda" else None
+    device = _cuda() if gpu else torch.device("cpu")
+    staging = Staging(device) if gpu else None
     warm_up(device)
+    sandbox.forbid_dumps()  # CUDA has its threads; from now on there are a key and weights to see
     seconds = {"import_s": imported - started, "warm_s": time.monotonic() - imported}
     channel.send({"op": "ready", "phases": seconds})
     lease = _receive_lease(channel)
@@ -94,6 +98,18 @@ def live(channel: Channel, started: float) -> None:
             on_phase=phases.end,
         )
     asyncio.run(_serve(engine, lease, channel=channel, phases=phases))
+
+
+def _cuda() -> torch.device:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise LocalError(
+            f"CUDA does not start on this node's GPU ({why}).",
+            fix="see what nvidia-smi says, and whether this torch is built for its driver",
+        ) from error
+    return torch.device("cuda")
 
 
 def _receive_lease(channel: Channel) -> Lease:

@@ -33,7 +33,7 @@ from pyrdma.sandbox import kernel
 from pyrdma.sandbox.filter import NETWORK_FAMILIES, RUNNER_FAMILIES, build_filter
 from pyrdma.sandbox.root import enter_root, exposed, visible_folders
 
-__all__ = ["Confinement", "die_with_parent", "enter"]
+__all__ = ["Confinement", "die_with_parent", "enter", "forbid_dumps"]
 
 _FIX: Final = (
     "allow user namespaces for this user (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
@@ -48,6 +48,9 @@ class Confinement:
 
     Attributes:
         network: whether it stays in the machine's network, for a process whose work it is.
+        gpus: whether it sees the machine's GPUs. CUDA begins behind the sandbox, in a process that its own
+            user may still look into; once it has, and before there is anything to see, the process calls
+            ``forbid_dumps``.
         keep_fds: descriptors that stay open beside 0, 1 and 2.
         packages: import names whose folders it sees.
         readable: further folders and files that it sees.
@@ -55,6 +58,7 @@ class Confinement:
     """
 
     network: bool = False
+    gpus: bool = False
     keep_fds: tuple[int, ...] = ()
     packages: tuple[str, ...] = ("pyrdma",)
     readable: tuple[Path, ...] = ()
@@ -66,8 +70,7 @@ def enter(confinement: Confinement) -> None:
 
     Raises:
         LocalError: the kernel refused a step, or the process is not fresh. Nothing of the sandbox can be
-        relied on
-            then; the caller must end.
+            relied on then; the caller must end.
     """
     if not sys.platform.startswith("linux"):
         raise LocalError(
@@ -89,8 +92,8 @@ def enter(confinement: Confinement) -> None:
     try:
         _new_namespaces(network=confinement.network)
         _become_child(confinement.keep_fds)
-        enter_root(folders)
-        _give_up_rights(NETWORK_FAMILIES if confinement.network else RUNNER_FAMILIES)
+        enter_root(folders, gpus=confinement.gpus)
+        _give_up_rights(NETWORK_FAMILIES if confinement.network else RUNNER_FAMILIES, dumps=confinement.gpus)
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
         raise LocalError(f"this kernel refused the sandbox ({error.strerror}{where}).", fix=_FIX) from error
@@ -153,12 +156,18 @@ def _supervise(child: int, keep: Sequence[int]) -> NoReturn:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _give_up_rights(families: Sequence[int]) -> None:
+def forbid_dumps() -> None:
+    """Keep processes of the same user out of this process's memory, where ``enter`` has not done so."""
+    kernel.forbid_dumps()
+
+
+def _give_up_rights(families: Sequence[int], *, dumps: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kernel.drop_capabilities()
     kernel.forbid_new_privileges()
     # After the last change of rights: some of them make a process dumpable again, or forget its parent's end.
-    kernel.forbid_dumps()
+    if not dumps:
+        kernel.forbid_dumps()
     kernel.die_with_parent(signal.SIGKILL)
     program = build_filter(families)
     if program is not None:

@@ -1,9 +1,10 @@
-"""The file system that a sandboxed process sees: what Python and a GPU driver need, and nothing else.
+"""The file system that a sandboxed process sees: what Python, or a GPU's driver, needs, and nothing else.
 
 The root is an empty tmpfs that becomes read only itself. Folders are bound into it under their own names,
 read only, so that paths which Python already knows stay valid. ``/tmp`` and ``/dev/shm`` are private and in
 memory, ``/proc`` shows this process only, ``/etc`` holds a few generated or harmless files. No other path of
-the machine exists.
+the machine exists. A process that uses GPUs may write to its own part of ``/proc``: CUDA gives its threads
+names there, and does not start where it cannot.
 """
 
 from __future__ import annotations
@@ -71,12 +72,7 @@ def visible_folders(packages: Iterable[str], readable: Iterable[Path]) -> list[P
             wanted += [Path(place) for place in spec.submodule_search_locations or ()]
     wanted += readable
     paths = {path.absolute() for path in wanted if path.exists()}
-    paths |= {path.resolve() for path in paths}
-    kept: list[Path] = []
-    for path in sorted(paths, key=lambda each: len(each.parts)):
-        if not any(_inside(path, other) for other in kept):
-            kept.append(path)
-    return kept
+    return _outermost(paths | {path.resolve() for path in paths})
 
 
 def exposed(folders: Sequence[Path], hidden: Sequence[Path]) -> Path | None:
@@ -87,17 +83,21 @@ def exposed(folders: Sequence[Path], hidden: Sequence[Path]) -> Path | None:
     return None
 
 
-def enter_root(folders: Sequence[Path]) -> None:
+def enter_root(folders: Sequence[Path], *, gpus: bool = False) -> None:
     """Build the private root and make it this process's only file system.
 
     Called in mount and PID namespaces of its own.
+
+    Args:
+        folders: what is shown of the file system.
+        gpus: whether the GPUs are.
 
     Raises:
         OSError: the kernel refused a step.
     """
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     # The new root covers /tmp, so everything is opened before and bound through its descriptor.
-    binds = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in _all_binds(folders)]
+    binds = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in _all_binds(folders, gpus=gpus)]
     links = [(path, path.readlink()) for path in map(Path, _SYSTEM) if path.is_symlink()]
     mount("tmpfs", _NEW_ROOT, kind="tmpfs", flags=MS_NOSUID | MS_NODEV, data="size=16m,mode=0755")
     root = Path(_NEW_ROOT)
@@ -117,18 +117,25 @@ def enter_root(folders: Sequence[Path]) -> None:
     proc = root / "proc"
     proc.mkdir()
     mount("proc", str(proc), kind="proc", flags=MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    if gpus:
+        mount(str(proc / "1"), str(proc / "1"), flags=MS_BIND)
     pivot_into(str(root))
     # Behind the pivot: only now does the kernel's list name nothing but what can be reached.
-    _close_for_writing(writable={f"/{name}" for name in _PRIVATE})
+    _close_for_writing(writable={*(f"/{name}" for name in _PRIVATE), "/proc/1"})
 
 
-def _all_binds(folders: Sequence[Path]) -> Iterator[Path]:
-    gpus = sorted(path for path in Path("/dev").iterdir() if path.name.startswith(_GPU_PREFIX))
+def _all_binds(folders: Sequence[Path], *, gpus: bool) -> Iterator[Path]:
     yield from (path for path in folders if not path.is_symlink())
     yield from filter(Path.exists, map(Path, _ETC))
     yield from (Path("/dev") / name for name in _DEVICES)
-    yield from gpus
-    yield from filter(Path.exists, map(Path, (*_SYS, *(_GPU_SYS if gpus else ()))))
+    yield from gpu_files() if gpus else ()
+    # A mount below another bind would be covered by it, and could not be closed for writing any more.
+    yield from _outermost(filter(Path.exists, map(Path, (*_SYS, *(_GPU_SYS if gpus else ())))))
+
+
+def gpu_files() -> list[Path]:
+    """Return what a process needs of ``/dev`` to use NVIDIA's GPUs."""
+    return sorted(path for path in Path("/dev").iterdir() if path.name.startswith(_GPU_PREFIX))
 
 
 def _bind(fd: int, target: Path) -> None:
@@ -160,6 +167,15 @@ def _close_for_writing(*, writable: set[str]) -> None:
             continue
         kept = sum(_FLAGS.get(option, 0) for option in options.split(","))
         mount("none", name, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | kept)
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths that lie in none of the others, the shortest first."""
+    kept: list[Path] = []
+    for path in sorted(paths, key=lambda each: len(each.parts)):
+        if not any(_inside(path, other) for other in kept):
+            kept.append(path)
+    return kept
 
 
 def _inside(path: Path, folder: Path) -> bool:

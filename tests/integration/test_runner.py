@@ -49,11 +49,11 @@ CHAT = [{"role": "user", "content": "What is a lease?"}]
 class Runner:
     """A runner process, its control channel, and a client of its socket."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, *options: str) -> None:
         self.control, theirs = Channel.pair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent.runner", "--control-fd", str(theirs.fileno())],
+                [sys.executable, "-m", "agent.runner", *options, "--control-fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=REPOSITORY,
             )
@@ -188,6 +188,20 @@ def embedded_from_disk(folder: Path, texts: Sequence[str]) -> torch.Tensor:
     states = model(**batch).last_hidden_state
     mask = batch["attention_mask"].unsqueeze(-1).float()
     return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA starts here")
+def test_a_lease_of_a_gpu_never_falls_back_to_the_processor(tmp_path: Path) -> None:
+    """Where CUDA does not start its runner says so, and ends."""
+    runner = Runner(tmp_path, "--gpu")
+    try:
+        said = runner.receive()
+        assert said["op"] == "failed"
+        assert str(said["message"]).startswith("CUDA does not start on this node's GPU (")
+        assert "nvidia-smi" in str(said["fix"])
+        assert runner.process.wait(20) == 1
+    finally:
+        runner.close()
 
 
 def test_embeddings_equal_those_from_disk(embedder: Runner, minilm: Path) -> None:

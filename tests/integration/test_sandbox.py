@@ -178,6 +178,55 @@ def test_what_is_left_is_enough_and_no_more(tmp_path: Path) -> None:
     assert not {".git", "agent", "tests", "pyproject.toml"} & set(seen["packages"])
 
 
+ON_A_GPU = """
+import threading
+from pyrdma.sandbox import root
+root.gpu_files = lambda: [Path("/dev/tty")]  # a machine with GPUs has more there; any device will do
+sandbox.enter(sandbox.Confinement(gpus=True))
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+name = Path(f"/proc/self/task/{thread.native_id}/comm")
+lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+open_before = libc.prctl(3, 0, 0, 0, 0)
+sandbox.forbid_dumps()
+print(json.dumps({
+    "named": [attempt(lambda: name.write_text("cuda"))[0], name.read_text().strip()] if open_before else None,
+    "writable": sorted(line[4] for line in lines if line[5].split(",")[0] == "rw"),
+    "dumpable": [open_before, libc.prctl(3, 0, 0, 0, 0)],
+    "devices": sorted(os.listdir("/dev")),
+    "sys": sorted(os.listdir("/sys")),
+    "sysctl": attempt(lambda: Path("/proc/sys/kernel/core_pattern").write_text("|/bin/sh"))[0],
+}))
+"""
+
+
+@pytest.mark.parametrize("ordinary", [False, True], ids=["as started", "by a user namespace"])
+def test_a_process_on_a_gpu_may_name_its_threads(ordinary: bool) -> None:
+    """CUDA does so by a file of ``/proc``, and must: all else is read only; no dumps once it has begun."""
+    seen = outcome(ON_A_GPU.replace("sandbox.forbid_dumps()\n", "", 1), ordinary=ordinary)
+    assert seen["named"] == ["done", "cuda"]
+    assert seen["writable"] == ["/dev/shm", "/proc/1", "/tmp"]
+    assert "tty" in seen["devices"]
+    assert {"bus", "devices"} <= set(seen["sys"])
+    assert seen["sysctl"] == "refused"
+    assert outcome(ON_A_GPU, ordinary=ordinary)["dumpable"] == [1, 0]
+
+
+def test_without_need_no_gpu_is_seen() -> None:
+    """Neither its files nor the driver's: a process that computes on the processor has no use for them."""
+    script = """
+from pyrdma.sandbox import root
+root.gpu_files = lambda: [Path("/dev/tty")]
+sandbox.enter(sandbox.Confinement())
+lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+writable = sorted(line[4] for line in lines if "rw" in line[5].split(","))
+print(json.dumps([sorted(os.listdir("/dev")), writable]))
+"""
+    devices, writable = outcome(script)
+    assert "tty" not in devices
+    assert writable == ["/dev/shm", "/tmp"]
+
+
 def test_a_process_may_keep_the_network(host_port: int) -> None:
     """With ``network`` loopback answers, and everything else stays shut."""
     script = """
