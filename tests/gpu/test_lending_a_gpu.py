@@ -123,7 +123,9 @@ def node(nvml: Nvml, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
 
 @pytest.fixture
 def gpu(nvml: Nvml, node: Node) -> Iterator[str]:
-    """Return CUDA's name of the GPU; it is lent, with nothing but a spare of the agent's on it."""
+    """Return CUDA's name of the one GPU that is lent, with nothing but a spare of the agent's on it."""
+    for other in nvml.devices()[1:]:
+        node.say("withdraw", other.id, "--confirm", other.id)
     until(lambda: node.device()["state"] == "lent" and not node.device()["guests"], "the GPU is lent")
     yield nvml.devices()[0].gpu
     for one in node.say("leases")["leases"]:
@@ -180,7 +182,7 @@ def test_the_owner_has_the_gpu_alone(node: Node, nvml: Nvml, gpu: str) -> None:
         answer.read()
     begun_s = time.monotonic()
     done = subprocess.run(
-        node.command("mine", "--", sys.executable, "-c", LOOK),
+        node.command("mine", "--device", "gpu0", "--", sys.executable, "-c", LOOK),
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -209,7 +211,8 @@ def test_a_guest_that_computes_is_killed_when_its_grace_is_over(node: Node, nvml
         reading = threading.Thread(target=lambda: _drain(answer), daemon=True)
         reading.start()
         begun_s = time.monotonic()
-        done = subprocess.run(node.command("mine", "--", "true"), capture_output=True, timeout=DEADLINE_S)
+        command = node.command("mine", "--device", "gpu0", "--", "true")
+        done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S)
         took_s = time.monotonic() - begun_s
         reading.join(DEADLINE_S)
     assert done.returncode == 0, done.stderr
@@ -244,6 +247,26 @@ def test_a_job_of_the_owner_takes_the_gpu_by_being_there(node: Node, nvml: Nvml,
     assert time.monotonic() - ended_s >= QUIET_S - 1
     assert seen_s < 2 + 1  # the command that asks takes a part of a second as well
     print(f"a job of the owner is seen within {seen_s:.1f} s")
+
+
+def test_each_lease_has_a_gpu_of_its_own(node: Node, nvml: Nvml, gpu: str) -> None:
+    """The second goes where no guest is; who takes one GPU back leaves the guest of the other alone."""
+    if len(nvml.devices()) < 2:
+        pytest.skip("this machine has one GPU")
+    second = nvml.devices()[1].gpu
+    node.say("donate", "gpu1")
+    until(lambda: node.say("devices")["devices"][1]["state"] == "lent", "the second GPU is lent")
+    guests = [node.say("run", "m") for _ in range(2)]
+    for granted in guests:
+        with chat(granted, 8) as answer:
+            assert answer.status == 200
+    runners = [family(node.lease(one["lease"]["id"])["pid"]) for one in guests]
+    on = [[bool(one & nvml.processes(each)) for each in (gpu, second)] for one in runners]
+    assert sorted(on) == [[False, True], [True, False]]
+    done = subprocess.run(node.command("mine", "--device", "gpu1", "--", "true"), timeout=DEADLINE_S)
+    assert done.returncode == 0
+    states = [node.lease(one["lease"]["id"])["state"] for one in guests]
+    assert states == ["ended" if there[1] else "active" for there in on]
 
 
 def _drain(answer: Any) -> None:
