@@ -56,7 +56,7 @@ def _due_and_cap(standing: Standing, account: str) -> tuple[int, int]:
     known = standing.known_caps.get(account)
     if known is None:
         part, whole = standing.share(account)
-        all_parts = sum(standing.donated.values()) * part
+        all_parts = standing.devices * part
         cap = all_parts * standing.policy.caps.over_share_permille // (whole * PER_MILLE)
         known = standing.known_caps[account] = (-(-all_parts // whole), max(1, cap))
     return known
@@ -80,9 +80,9 @@ def over_cap(
         lately: of these, what was given in the last ``UNHEARD_S``.
         here: devices that this donor donates.
     """
-    if not standing.donated:
+    if not standing.devices:
         return None
-    elsewhere = max(0, sum(standing.donated.values()) - here)
+    elsewhere = max(0, standing.devices - here)
     for path in ancestors(account):
         held = standing.holdings.get(path, 0) + held_here.get(path, 0)
         if not held:

@@ -57,6 +57,7 @@ class Standing:
         split: the frozen split if they are too old; else ``None``.
         local: with a split, decayed use of this donor's own devices since it was frozen, by node.
         policy_digest, ledger_digest: what a decision records.
+        devices: all of these.
         weights: of the nodes that the policy or the split names; ``unnamed_weight`` of the others.
     """
 
@@ -71,6 +72,7 @@ class Standing:
     local: Mapping[str, int] = field(default_factory=dict)
     policy_digest: str = ""
     ledger_digest: str = ""
+    devices: int = field(init=False, repr=False, compare=False)
     weights: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _below: Mapping[str, int] = field(init=False, repr=False, compare=False)
     known_caps: dict[str, tuple[int, int]] = field(init=False, repr=False, compare=False)
@@ -81,6 +83,7 @@ class Standing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "known_caps", {})
         object.__setattr__(self, "_known_classes", {})
+        object.__setattr__(self, "devices", sum(self.donated.values()))
         below: dict[str, int] = {}
         for path, rule in self.policy.accounts.items():
             above = parent_of(path)

@@ -97,6 +97,8 @@ def _next(
     head: Waiting[Wish] | None = None
     rooms = MAX_VICTIM_LOOKS if may_preempt_now(change, supply) else 0
     looks = MAX_LINE_LOOKS if supply.free > 0 else rooms
+    if not looks:
+        return None  # before anything is sorted: more may change until somebody looks
     for waiting in islice(change.queue.walk(supply.deficits), looks):
         capped = supply.over_cap(waiting)
         if capped is not None:

@@ -96,10 +96,12 @@ class Supply:
         if standing is None:
             return None
         alike = (waiting.account, waiting.devices)
-        if alike not in self._caps:
+        try:
+            return self._caps[alike]
+        except KeyError:
             over = self._over(standing, *alike)
-            self._caps[alike] = over if over is not None else self._older_over(standing, waiting)
-        return self._caps[alike]
+            self._caps[alike] = over = over if over is not None else self._older_over(standing, waiting)
+            return over
 
     def _over(self, standing: Standing, account: str, devices: int) -> OverCap | None:
         held = self._change.held
