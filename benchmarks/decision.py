@@ -3,8 +3,8 @@
 It drives the gateway's own ``step``. ``decision_ms`` is from nothing: another epoch has begun, nothing of the
 order before it holds. ``decision_event_ms`` is after one event: a request is asked, one is withdrawn, a lease
 ends and its device is offered to the next, or one lease after the other does; the value is the median of the
-slowest kind. The references are the limits. ``order_ms`` and ``order_event_ms`` are the same for the order alone,
-from nothing down to the last of the line, and for its head after a request, a departure and a charge.
+slowest kind. The references are the limits. ``order_ms`` and ``order_event_ms`` are the same for the order
+alone, from nothing down to the last of the line, and for its head after a request, a departure and a charge.
 
 Each is measured with accounts that are all institutions, and with a tree of three levels; the value is that
 of the slower one. A class of accounts has a reserve, so that its order is kept up as well. Times are of the
