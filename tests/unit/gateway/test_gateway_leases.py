@@ -47,6 +47,19 @@ from agent.gateway.core.leases import State, next_deadline_s, step
 from agent.limits import LEASE_TTL_S, MAX_ENDED_KEPT, MAX_OFFERS, MAX_SITE_LEASES, OFFER_TTL_S
 
 
+def test_what_is_due_next_is_what_time_alone_would_do() -> None:
+    """An offer's end, then its lease's notice, then the lease's end, without ticks in between; then nothing."""
+    two_hours = replace(REQUEST, duration_s=7200)
+    state, _ = run(State(Book(1e9)), heard(now_s=0.0), OfferAsked(two_hours, "o1", 0.0))
+    assert next_deadline_s(state) == OFFER_TTL_S
+    state, _ = run(state, OfferCommitted("o1", "uni-b", 5.0))
+    assert next_deadline_s(state) == 5.0 + 7200 - 10
+    state, effects = run(state, heard(L1, now_s=7194.0), Tick(7195.0))
+    assert kinds(effects) == ["Save", "Notice"]
+    assert next_deadline_s(state) == 7205.0
+    assert next_deadline_s(run(state, RunnerEnded(L1, "done", 7200.0))[0]) is None
+
+
 def test_an_offered_device_is_offered_to_nobody_else_until_the_offer_is_over() -> None:
     """The second borrower waits, and is offered the device at the moment at which the offer ends."""
     state, effects = run(State(), heard(now_s=0.0), OfferAsked(REQUEST, "o1", 0.0))
