@@ -48,7 +48,7 @@ from agent.limits import LEASE_TTL_S, MAX_ENDED_KEPT, MAX_OFFERS, MAX_SITE_LEASE
 
 
 def test_what_is_due_next_is_what_time_alone_would_do() -> None:
-    """An offer's end, then its lease's notice, then the lease's end, without ticks in between; then nothing."""
+    """An offer's end, then its lease's notice, then the lease's end, without a tick between; then nothing."""
     two_hours = replace(REQUEST, duration_s=7200)
     state, _ = run(State(Book(1e9)), heard(now_s=0.0), OfferAsked(two_hours, "o1", 0.0))
     assert next_deadline_s(state) == OFFER_TTL_S
