@@ -35,7 +35,7 @@ SHARED = {
     "integration/labs": ("fault_proxy", "namespaces"),
     "unit/agent": ("borrowing_node", "lending_node"),
     "unit/federation/registry": ("registry_attacks",),
-    "unit/gateway": ("borrowing_gateway", "donor_site", "lease_steps"),
+    "unit/gateway": ("borrowing_gateway", "donor_site", "lease_steps", "trials"),
 }
 for folder, modules in SHARED.items():
     pytest.register_assert_rewrite(*modules)

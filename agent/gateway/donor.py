@@ -31,10 +31,10 @@ from agent.gateway.core.events import (
     Renewed,
     Withdrawn,
 )
-from agent.gateway.core.explain import place_now
 from agent.gateway.core.fleet import Device, NodeReport, Replica
 from agent.gateway.core.law import Law
 from agent.gateway.core.leases import State
+from agent.gateway.core.places import place_now
 from agent.gateway.core.request import KnownModel, LeaseRequest, Refused
 from agent.gateway.turns import Answer, Bill, Turns
 from agent.gateway.view import place_view

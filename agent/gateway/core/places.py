@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 from agent.gateway.core.admission import fits, pauses
 from agent.gateway.core.change import Change
+from agent.gateway.core.eta import eta_of
+from agent.gateway.core.events import Tick
 from agent.gateway.core.queue import Wish
-from agent.gateway.core.request import LeaseRequest, Place
+from agent.gateway.core.request import LeaseRequest, Place, RequestKey
+from agent.gateway.core.state import State
 from agent.gateway.core.supply import Supply
 from agent.limits import MAX_PLACE_LOOKS
 from federation.fairshare.caps import OverCap
@@ -24,8 +28,19 @@ from federation.fairshare.reasons import (
 )
 
 
+def place_now(state: State, key: RequestKey, now_s: float) -> Place | None:
+    """Return a waiting request's place with its reasons and an estimate; ``None``: it does not wait."""
+    waiting = state.queue.get(key)
+    if waiting is None:
+        return None
+    change = Change(state, Tick(now_s))
+    supply = Supply(change)
+    place = place_of(change, waiting, supply)
+    return replace(place, eta_s=eta_of(change, supply, waiting, place.ahead))
+
+
 def place_of(change: Change, waiting: Waiting[Wish], supply: Supply) -> Place:
-    """Return a waiting request's place; how long it takes is ``agent.gateway.core.explain``'s."""
+    """Return a waiting request's place, without an estimate of how long it takes."""
     ahead = change.queue.ahead(waiting, supply.deficits)
     reasons = reasons_for(change, supply, waiting, ahead)
     return Place(waiting.id, ahead + 1, len(change.queue), reasons)

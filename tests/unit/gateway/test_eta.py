@@ -11,9 +11,9 @@ from agent.gateway.core.book import Book, Cause, Lease, LeaseState
 from agent.gateway.core.change import Change
 from agent.gateway.core.eta import MIN_DURATIONS, PLAYED, eta_of
 from agent.gateway.core.events import NodeHeard, OfferAsked, Tick
-from agent.gateway.core.explain import place_now
 from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
 from agent.gateway.core.leases import State, step
+from agent.gateway.core.places import place_now
 from agent.gateway.core.request import LeaseRequest
 from agent.gateway.core.supply import Supply
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from trials import OUTCOMES, explain, outcome_of, without
 
 from agent.gateway.core.book import Cause
 from agent.gateway.core.events import (
@@ -19,10 +20,10 @@ from agent.gateway.core.events import (
     RunnerEnded,
     StandingChanged,
 )
-from agent.gateway.core.explain import OUTCOMES, explain, outcome_of, place_now, without
 from agent.gateway.core.fleet import Device, NodeReport
 from agent.gateway.core.law import Law
 from agent.gateway.core.leases import State, step
+from agent.gateway.core.places import place_now
 from agent.gateway.core.request import LeaseRequest
 from federation.fairshare.decay import SCALE_BITS
 from federation.fairshare.freshness import Split

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from trials import explain, outcome_of
 
 from agent.gateway.core import nodes
 from agent.gateway.core.admission import denied
@@ -50,7 +51,6 @@ from agent.gateway.core.events import (
     Tick,
     Withdrawn,
 )
-from agent.gateway.core.explain import explain, outcome_of
 from agent.gateway.core.fleet import Device, DeviceRef, NodeReport
 from agent.gateway.core.journal import effect_bytes, event_bytes, event_of
 from agent.gateway.core.law import Law

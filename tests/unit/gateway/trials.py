@@ -1,4 +1,4 @@
-"""Why a request waits, proven: reasons are taken away in copies of the state, and the same rules asked again.
+"""A place's reasons put to the test: taken away in copies of the state, and the same rules asked again.
 
 Rules: nothing here changes what is; a trial runs the code that decides. What becomes of a request is one of
 ``offered`` (it is served now), ``next`` (the next devices that would do are its), ``waits`` and ``refused``.
@@ -16,12 +16,11 @@ from typing import Final, Literal
 from agent.gateway.core.admission import fits, paused, refuses
 from agent.gateway.core.book import Book
 from agent.gateway.core.change import Change
-from agent.gateway.core.eta import eta_of
 from agent.gateway.core.events import Tick
 from agent.gateway.core.fleet import NodeReport, heard
-from agent.gateway.core.places import place_of
+from agent.gateway.core.places import place_now
 from agent.gateway.core.queue import Wish
-from agent.gateway.core.request import Place, RequestKey
+from agent.gateway.core.request import RequestKey
 from agent.gateway.core.serving import serve
 from agent.gateway.core.state import State
 from agent.gateway.core.supply import Supply
@@ -62,17 +61,6 @@ class Explained:
     reason: Reason
     alone: Outcome
     decides: bool
-
-
-def place_now(state: State, key: RequestKey, now_s: float) -> Place | None:
-    """Return a waiting request's place with its reasons and an estimate; ``None``: it does not wait."""
-    waiting = state.queue.get(key)
-    if waiting is None:
-        return None
-    change = Change(state, Tick(now_s))
-    supply = Supply(change)
-    place = place_of(change, waiting, supply)
-    return replace(place, eta_s=eta_of(change, supply, waiting, place.ahead))
 
 
 def explain(state: State, key: RequestKey, now_s: float) -> tuple[Explained, ...]:
