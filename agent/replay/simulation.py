@@ -1,10 +1,8 @@
 """A trace replayed: guests ask donors, the real decision core of each answers, owners take devices back.
 
 What is real: every decision of a donor (``core.leases.step``, one state a donor), charges, decay and
-standings (``federation.fairshare``). What is made: time, borrowers, nodes, and how books travel. Left out,
-since it decides nothing: renewals, reports of nodes on which nothing changed, a borrower's asking again for a
-place that it has, or where its account still has as many as it may. A borrower takes the first offer, its own
-site's before others, and withdraws from all other donors in the same moment.
+standings (``federation.fairshare``). What is made: time, borrowers (``agent.replay.borrowers``), nodes, and
+how books travel. Left out, since it decides nothing: renewals, and reports of nodes on which nothing changed.
 
 The same trace, policy and world give the same outcome, event by event.
 """
@@ -14,19 +12,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from agent.errors import InternalError
-from agent.gateway.core.book import Book, Cause, Lease, Offer
+from agent.gateway.core.book import Book, Cause, Lease
 from agent.gateway.core.events import (
     Effect,
     Ended,
     Event,
     Granted,
     Notice,
-    OfferAsked,
-    OfferCommitted,
     Offered,
     Queued,
     Receipted,
@@ -40,59 +34,21 @@ from agent.gateway.core.events import (
     Started,
     Stop,
     Tick,
-    Withdrawn,
 )
 from agent.gateway.core.law import Law
-from agent.gateway.core.request import LeaseRequest, Refused
 from agent.gateway.core.state import State
 from agent.replay.agenda import Agenda
 from agent.replay.books import WEEK_START_S, Books, Charged
-from agent.replay.donor import IMAGE_BYTES, DonorSite, Run
+from agent.replay.borrowers import LEAST_S, Borrowers
+from agent.replay.donor import DonorSite, Run
 from agent.replay.outcome import GuestJob, Outcome, OwnJobs, Stay
 from agent.replay.owner import waits_alone
 from agent.replay.trace import Job
 from agent.replay.world import World
 from federation.policy.policy import Policy
 
-_IMAGE: Final = "0" * 64
-_SLACK_S: Final = 60
-"""What a borrower asks for past the work that it knows of."""
-_LEAST_S: Final = 1e-6
 _TTL_S: Final = 10.0 * 366 * 86400
 """Leases are not renewed one by one: borrowers in a replay do not vanish."""
-
-
-@dataclass(slots=True)
-class _Asking:
-    """A guest job that waits or runs, and the request that it has out.
-
-    Args:
-        job: from the trace.
-        row: its row in the outcome.
-        request: as it is asked now.
-        number: of its requests so far.
-        asked: the donors that it is out at.
-        answers: by donor, why it will never serve it.
-        again: a donor has no place for it at the moment.
-        turned_away: the donors that had none before.
-        taking: an offer is being committed.
-        run: its lease.
-    """
-
-    job: Job
-    row: GuestJob
-    request: LeaseRequest
-    number: int = 1
-    asked: dict[str, DonorSite] = field(default_factory=dict)
-    answers: dict[str, str] = field(default_factory=dict)
-    again: bool = False
-    turned_away: set[str] = field(default_factory=set)
-    taking: bool = False
-    run: Run | None = None
-
-    def served(self) -> bool:
-        """Whether it has a lease by now."""
-        return self.run is not None
 
 
 Refill = Callable[[Job], Job | None]
@@ -116,8 +72,6 @@ class Simulation:
         self._policy = policy
         self._refill = refill
         self._books = Books(world, policy)
-        self._askings: dict[str, _Asking] = {}
-        self._jobs = 0
         self._feeds: deque[tuple[DonorSite, Event | str]] = deque()
         self._feeding = False
         self._ticks: dict[str, float] = {}
@@ -126,6 +80,7 @@ class Simulation:
         self._is_idle = True
         self._own_jobs: dict[str, list[Job]] = {one.site: [] for one in world.donors}
         self._donors: dict[str, DonorSite] = {}
+        self._borrowers = Borrowers(world, self._donors, self.agenda, self._feed)
         for spec in world.donors:
             law = Law(site=spec.site, policy=policy, unix_s=WEEK_START_S)
             own = self.outcome.own[spec.site] = OwnJobs()
@@ -163,7 +118,6 @@ class Simulation:
                 self._own_jobs[job.site].append(job)
                 donor.submit_own(job)
             return
-        self._jobs += 1
         row = GuestJob(
             account=job.account,
             institution=job.institution,
@@ -174,120 +128,17 @@ class Simulation:
             wanted_s=job.duration_s,
         )
         self.outcome.guests.append(row)
-        asking = _Asking(job, row, self._request(job, f"{self._jobs:07}", job.duration_s))
-        self._ask_anew(asking)
-        if math.isfinite(self._world.patience_s):
-            self.agenda.at(job.submit_s + self._world.patience_s, self._give_up, asking)
-
-    # --- borrowers ----------------------------------------------------------------------------------------
-
-    def _request(self, job: Job, name: str, left_s: float) -> LeaseRequest:
-        return LeaseRequest(
-            id=name,
-            borrower_site=job.site,
-            borrower_node=job.site,
-            model="model",
-            image_id=_IMAGE,
-            total_bytes=IMAGE_BYTES,
-            devices=job.devices,
-            account=job.account,
-            purpose=job.purpose,
-            duration_s=math.ceil(left_s + self._world.start.seconds) + _SLACK_S,
-            asked_at_s=WEEK_START_S + int(job.submit_s),
-        )
-
-    def _ask_anew(self, asking: _Asking) -> None:
-        self._askings[asking.request.id] = asking
-        asking.asked, asking.answers, asking.turned_away = {}, {}, set()
-        asking.taking, asking.run = False, None
-        self.agenda.at(self.agenda.now_s, self._ask_further, asking, asking.number)
-
-    def _ask_further(self, asking: _Asking, number: int) -> None:
-        """Ask as many more donors as a borrower asks at once; they answer in the same moment."""
-        if asking.number != number or asking.served():
-            return
-        further = self._further(asking)
-        for donor in further[: self._world.donors_asked]:
-            if donor.site in asking.turned_away and not donor.has_place(asking.job.account):
-                asking.again = True
-                continue
-            asking.asked[donor.site] = donor
-            offer_id = f"{asking.request.id}-{asking.number}-{donor.site}"
-            self._feed(donor, OfferAsked(asking.request, offer_id, self.agenda.now_s))
-            if asking.served():
-                return
-        if len(further) > self._world.donors_asked or asking.again or self._world.partitions:
-            waits = asking.again or len(asking.answers) < len(asking.asked)
-            asking.again = False
-            later_s = self._world.widen_s if waits or not further else 0.0
-            self.agenda.at(self.agenda.now_s + later_s, self._ask_further, asking, number)
-        elif len(asking.answers) == len(asking.asked):
-            asking.row.refused = next(iter(asking.answers.values()), "no-donor")
-            del self._askings[asking.request.id]
-
-    def _give_up(self, asking: _Asking) -> None:
-        """Withdraw a job that has never served, and does not start now."""
-        if asking.row.started_s is not None or asking.row.refused or asking.served():
-            return
-        asking.row.given_up_s = self.agenda.now_s
-        asking.number += 1
-        del self._askings[asking.request.id]
-        for site, donor in asking.asked.items():
-            if site not in asking.answers:
-                name = asking.request.borrower_site
-                self._feed(donor, Withdrawn(asking.request.id, name, self.agenda.now_s))
-
-    def _further(self, asking: _Asking) -> list[DonorSite]:
-        """Return the donors not asked yet: its own site, then those with most devices free, by name."""
-        site, now_s = asking.job.site, self.agenda.now_s
-        reach = self._world.reach.get(site)
-        found = [
-            donor
-            for name, donor in self._donors.items()
-            if name not in asking.asked and (reach is None or name in reach)
-        ]
-        if self._world.partition_asks:
-            parted = self._world.partitions
-            found = [one for one in found if not any(each.parts(site, one.site, now_s) for each in parted)]
-        return sorted(found, key=lambda one: (one.site != site, -one.lent_free(), one.site))
-
-    def _offered(self, donor: DonorSite, offer: Offer) -> None:
-        asking = self._askings.get(offer.request.id)
-        now_s = self.agenda.now_s
-        if asking is None or asking.taking or asking.run is not None:
-            self._feed(donor, Withdrawn(offer.request.id, offer.request.borrower_site, now_s))
-            return
-        asking.taking = True
-        self._feed(donor, OfferCommitted(offer.id, offer.request.borrower_site, now_s))
-
-    def _granted(self, donor: DonorSite, lease: Lease) -> None:
-        asking = self._askings.get(lease.request.id)
-        if asking is None or asking.run is not None:
-            return
-        now_s = self.agenda.now_s
-        asking.run = donor.runs[lease.id] = Run(lease, asking.row, now_s, self._idle_until(now_s))
-        asking.row.stays += 1
-        self._note_idle()
-        for site, other in asking.asked.items():
-            if other is not donor and site not in asking.answers:
-                self._feed(other, Withdrawn(lease.request.id, lease.request.borrower_site, now_s))
-
-    def _refused(self, donor: DonorSite, event: Event, refused: Refused) -> None:
-        match event:
-            case OfferAsked(request=request):
-                asking = self._askings.get(request.id)
-                if asking is not None and refused.terminal:
-                    asking.answers[donor.site] = refused.code
-                elif asking is not None:
-                    del asking.asked[donor.site]  # it may serve later, and is asked again later
-                    asking.turned_away.add(donor.site)
-                    asking.again = True
-            case OfferCommitted(offer_id=offer_id):
-                raise InternalError(
-                    f"{donor.site} takes back the offer {offer_id} before it is old: {refused.code}."
-                )
+        self._borrowers.submit(job, row)
 
     # --- leases -------------------------------------------------------------------------------------------
+
+    def _granted(self, donor: DonorSite, lease: Lease) -> None:
+        row = self._borrowers.granted(donor, lease)
+        if row is not None:
+            now_s = self.agenda.now_s
+            donor.runs[lease.id] = Run(lease, row, now_s, self._idle_until(now_s))
+            row.stays += 1
+            self._note_idle()
 
     def _start(self, donor: DonorSite, lease: Lease) -> None:
         run = donor.runs.get(lease.id)
@@ -307,7 +158,7 @@ class Simulation:
         row = run.guest
         if row.started_s is None:
             row.started_s = now_s
-            job = None if self._refill is None else self._refill(self._askings[run.lease.request.id].job)
+            job = None if self._refill is None else self._refill(self._borrowers.job_of(run.lease))
             if job is not None:
                 self.submit(job)
         self.agenda.at(now_s + row.wanted_s - row.saved_s, self._finish, donor, run)
@@ -347,15 +198,11 @@ class Simulation:
             donor.site, self._charged(run, now_s), now_s, final=True, refunded=lease.refunded
         )
         self._feed(donor, Receipted(lease.id, msgs, now_s))
-        asking = self._askings.pop(lease.request.id)
         row = run.guest
         left_s = row.wanted_s - row.saved_s
-        if left_s <= _LEAST_S:
+        if left_s <= LEAST_S:
             row.ended_s = now_s
-            return
-        asking.number += 1
-        asking.request = self._request(asking.job, lease.request.id, left_s)
-        self._ask_anew(asking)
+        self._borrowers.ended(lease, left_s)
 
     def _count(self, run: Run) -> None:
         """Share a run's time out: work that is kept, up to its last checkpoint or its end, and lost work."""
@@ -364,7 +211,7 @@ class Simulation:
             return
         done_s = run.stopped_s - run.serving_s
         left_s = row.wanted_s - row.saved_s
-        if done_s >= left_s - _LEAST_S:
+        if done_s >= left_s - LEAST_S:
             run.useful_s = left_s
         else:
             run.useful_s = done_s // self._world.checkpoint_s * self._world.checkpoint_s
@@ -456,7 +303,7 @@ class Simulation:
             case Save() | Queued() | Notice() | Reprieve() | Record():
                 pass  # what is on disk, said to people or kept for auditors changes no decision
             case Offered():
-                self._offered(donor, effect.offer)
+                self._borrowers.offered(donor, effect.offer)
             case Granted():
                 self._granted(donor, effect.lease)
             case Start():
@@ -466,7 +313,7 @@ class Simulation:
             case Stop():
                 self._stop(donor, effect.lease_id)
             case Refuse():
-                self._refused(donor, event, effect.refused)
+                self._borrowers.refused(donor, event, effect.refused)
             case _:
                 assert_never(effect)
 
