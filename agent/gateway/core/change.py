@@ -300,6 +300,8 @@ class Change:
         else:
             self.let_go(lease.id, lease.devices)
         self.effects.append(Ended(over, reason))
+        if waited:
+            self._spare(lease.devices)
         self._settle(over, 0.0 if waited or refunded else ran_s)
         if lease.watched_from_s is not None:
             self.durations = (*self.durations, ran_s)[-MAX_DURATIONS_KEPT:]
@@ -335,6 +337,15 @@ class Change:
             self.make_room(lease, heir)
         else:
             self.effects.append(Reprieve(lease))
+
+    def _spare(self, devices: Iterable[DeviceRef]) -> None:
+        """Let guests go on that were to make room for somebody who does not come."""
+        for holder in dict.fromkeys(self.taken.get(one, "") for one in devices):
+            guest = self.leases.get(holder)
+            if guest is None or guest.notice_cause is not Cause.PREEMPTED:
+                continue
+            if not any(one in self.awaited for one in guest.devices):
+                self.unnotice(guest)
 
     def make_room(self, victim: Lease, heir: Lease) -> None:
         """Give a lease notice whose devices another guest's is to have next."""

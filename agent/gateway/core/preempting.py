@@ -8,6 +8,7 @@ Rules:
    strictly below the lease's after the move (``federation.fairshare.preemption``), and the books are fresh.
 3. Of the leases that may have to go, as few as will do, those that lose least; with what is free there.
 4. A lease that has notice, or whose devices somebody else is to have next, is nobody's victim any more.
+5. If who was to have its devices gives up before that, its notice is withdrawn.
 """
 
 from __future__ import annotations
