@@ -344,7 +344,9 @@ class Change:
             guest = self.leases.get(holder)
             if guest is None or guest.notice_cause is not Cause.PREEMPTED:
                 continue
-            if not any(one in self.awaited for one in guest.devices):
+            node = self.fleet.nodes.get(guest.device.node)
+            lent = () if node is None else [one.ref for one in node.lent]  # else it is their owner's to say
+            if all(one in lent and one not in self.awaited for one in guest.devices):
                 self.unnotice(guest)
 
     def make_room(self, victim: Lease, heir: Lease) -> None:

@@ -145,7 +145,10 @@ def _expire(change: Change) -> None:
     for offer in list(change.offers.values()):
         if change.now_s >= offer.expires_at_s:
             change.drop(offer)
-    for lease in list(change.leases.values()):
+    for lease_id in list(change.leases):
+        lease = change.leases.get(lease_id)
+        if lease is None:
+            continue  # it ended with another one
         if lease.notice_cause is not None and end_noticed(change, lease):
             continue
         if change.now_s < lease.deadline_s:
